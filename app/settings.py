@@ -1,0 +1,60 @@
+"""Every setting, its default and what it means, in one frozen class.
+
+Each is also an environment variable with the prefix ``CHARLOOM_``; ``charloom
+doctor`` prints them. Relative paths are relative to where the command runs.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    model_config = SettingsConfigDict(env_prefix="CHARLOOM_", frozen=True, extra="forbid")
+
+    host: str = Field("127.0.0.1", description="Address to listen on.")
+    port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 picks a free one.")
+    models_dir: str = Field("models", description="Model store: a folder or an object-store URL.")
+    data_dir: Path = Field(Path("data"), description="SQLite file, datasets, checkpoints.")
+    database_url: str | None = Field(
+        None, description="SQLAlchemy URL; default: SQLite in the data folder."
+    )
+    default_model: str | None = Field(
+        None, description="Model used when a request names none; default: the only one."
+    )
+    api_key: SecretStr | None = Field(
+        None, description="Key that requests must carry; needed to listen beyond loopback."
+    )
+    threads: int = Field(
+        default_factory=lambda: max(
+            1,
+            len(os.sched_getaffinity(0))
+            if hasattr(os, "sched_getaffinity")
+            else os.cpu_count() or 1,
+        ),
+        ge=1,
+        le=1024,
+        description="Processor threads for inference; default: all.",
+    )
+    max_streams: int = Field(256, ge=1, le=65536, description="Sequences decoded at once.")
+    queue_limit: int = Field(512, ge=0, le=1_000_000, description="Requests that may wait.")
+    state_cache_mb: int = Field(256, ge=0, description="Memory for cached prefix states, MiB.")
+    model_memory_mb: int = Field(2048, ge=1, description="Memory for loaded models, MiB.")
+    max_body_mb: int = Field(1024, ge=1, description="Largest upload, MiB.")
+    training_slots: int = Field(1, ge=0, le=64, description="Training jobs that run at once.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="Least severe log line shown."
+    )
+    log_format: Literal["text", "json"] = Field(
+        "text", description="Log lines for people or programs."
+    )
+
+    @property
+    def resolved_database_url(self) -> str:
+        """The database URL in force."""
+        return self.database_url or f"sqlite:///{self.data_dir / 'charloom.sqlite3'}"
