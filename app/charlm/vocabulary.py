@@ -1,0 +1,94 @@
+"""Characters <-> ids: which symbols a network counts, and under which number.
+
+Takes and gives text (Python strings of Unicode code points) and ids (numpy
+``int32``). Two ids are reserved: 0 stands for every character never seen in
+training, 1 for the boundary between records, which also begins every text.
+Knows nothing of corpora or networks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+UNKNOWN: Final = 0
+BOUNDARY: Final = 1
+RESERVED: Final = 2
+
+_RESERVED_NAMES: Final = ("<unknown>", "<boundary>")
+
+
+def code_points(text: str) -> NDArray[np.uint32]:
+    """The code points of ``text`` as an array; lone surrogates are kept as they are."""
+    return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype=np.uint32)
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """The characters a network knows: ``characters[i]`` has the id ``i + 2``.
+
+    The order is part of the trained weights, so it never changes: ``widen``
+    only appends.
+    """
+
+    characters: str
+
+    def __post_init__(self) -> None:
+        assert len(set(self.characters)) == len(self.characters), "a character twice"
+
+    @classmethod
+    def from_text(cls, text: str) -> Vocabulary:
+        """The distinct characters of ``text`` in code point order."""
+        return cls.from_code_points(np.unique(code_points(text)))
+
+    @classmethod
+    def from_code_points(cls, points: NDArray[np.unsignedinteger]) -> Vocabulary:
+        """A vocabulary over distinct code points, in the order given."""
+        raw = np.ascontiguousarray(points, dtype="<u4").tobytes()
+        return cls(raw.decode("utf-32-le", "surrogatepass"))
+
+    def __len__(self) -> int:
+        """The number of symbols: characters and the two reserved ones."""
+        return RESERVED + len(self.characters)
+
+    @cached_property
+    def _sorted(self) -> tuple[NDArray[np.uint32], NDArray[np.int32]]:
+        points = code_points(self.characters)
+        order = np.argsort(points, kind="stable")
+        return points[order], (order + RESERVED).astype(np.int32)
+
+    def encode_code_points(self, points: NDArray[np.uint32]) -> NDArray[np.int32]:
+        """Ids of the same shape as ``points``; ``UNKNOWN`` where not known."""
+        known, ids = self._sorted
+        if not len(known):
+            return np.full(points.shape, UNKNOWN, dtype=np.int32)
+        places = np.minimum(np.searchsorted(known, points), len(known) - 1)
+        return np.where(known[places] == points, ids[places], np.int32(UNKNOWN))
+
+    def encode(self, text: str) -> NDArray[np.int32]:
+        """The ids [len(text)] of a text; no boundary is added."""
+        return self.encode_code_points(code_points(text))
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """The text of ids; the reserved ones stand for no text and are left out."""
+        return "".join(self.characters[i - RESERVED] for i in ids if i >= RESERVED)
+
+    def symbol(self, symbol_id: int) -> str:
+        """The character of an id, or ``<unknown>`` / ``<boundary>`` for the reserved ones."""
+        if symbol_id < RESERVED:
+            return _RESERVED_NAMES[symbol_id]
+        return self.characters[symbol_id - RESERVED]
+
+    def unknown_characters(self, text: str) -> str:
+        """The distinct characters of ``text`` that are not known, as first met."""
+        known = set(self.characters)
+        return "".join(dict.fromkeys(c for c in text if c not in known))
+
+    def widen(self, text: str) -> Vocabulary:
+        """This vocabulary and, appended, the characters of ``text`` that it lacks."""
+        return Vocabulary(self.characters + "".join(sorted(self.unknown_characters(text))))

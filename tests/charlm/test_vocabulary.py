@@ -1,0 +1,48 @@
+"""Characters and ids, there and back, over all of Unicode."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app.charlm.vocabulary import BOUNDARY, UNKNOWN, Vocabulary
+
+ANY_TEXT = st.text(st.characters(exclude_categories=()))
+
+
+@given(ANY_TEXT)
+def test_every_text_survives_the_way_there_and_back(text: str) -> None:
+    vocabulary = Vocabulary.from_text(text)
+    assert vocabulary.decode(vocabulary.encode(text)) == text
+    assert len(vocabulary) == 2 + len(set(text))
+
+
+@given(ANY_TEXT, ANY_TEXT)
+def test_widening_moves_no_id(old: str, new: str) -> None:
+    vocabulary = Vocabulary.from_text(old)
+    wider = vocabulary.widen(new)
+    assert np.array_equal(wider.encode(old), vocabulary.encode(old))
+    assert wider.decode(wider.encode(old + new)) == old + new
+
+
+def test_unknown_characters_become_the_unknown_symbol_and_are_named_once() -> None:
+    vocabulary = Vocabulary.from_text("abc")
+    assert vocabulary.encode("azbz唐").tolist() == [2, UNKNOWN, 3, UNKNOWN, UNKNOWN]
+    assert vocabulary.unknown_characters("azbz唐") == "z唐"
+
+
+def test_a_vocabulary_without_characters_knows_nothing() -> None:
+    assert Vocabulary("").encode("ab").tolist() == [UNKNOWN, UNKNOWN]
+
+
+def test_reserved_symbols_have_names_and_no_text() -> None:
+    vocabulary = Vocabulary("ba")
+    assert [vocabulary.symbol(i) for i in range(4)] == ["<unknown>", "<boundary>", "b", "a"]
+    assert vocabulary.decode([BOUNDARY, 3, UNKNOWN, 2]) == "ab"
+
+
+def test_a_character_twice_is_our_own_mistake() -> None:
+    with pytest.raises(AssertionError):
+        Vocabulary("aa")
