@@ -6,6 +6,7 @@ doctor`` prints them. Relative paths are relative to where the command runs.
 
 from __future__ import annotations
 
+import ipaddress
 import os
 from pathlib import Path
 from typing import Literal
@@ -29,6 +30,10 @@ class Settings(BaseSettings):
     )
     api_key: SecretStr | None = Field(
         None, description="Key that requests must carry; needed to listen beyond loopback."
+    )
+    trusted_network: bool = Field(
+        False,
+        description="Listen beyond loopback without a key: whoever reaches the port is trusted.",
     )
     threads: int = Field(
         default_factory=lambda: max(
@@ -58,3 +63,15 @@ class Settings(BaseSettings):
     def resolved_database_url(self) -> str:
         """The database URL in force."""
         return self.database_url or f"sqlite:///{self.data_dir / 'charloom.sqlite3'}"
+
+    @property
+    def exposed(self) -> bool:
+        """Whether the server would answer anyone on a network without asking for a key."""
+        return not (self.api_key or self.trusted_network or _is_loopback(self.host))
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:  # a name: only this one is certain to stay on the machine
+        return host.lower() == "localhost"
