@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 
 from app.charlm.line_corpus import LineCorpus
 from app.charlm.vocabulary import BOUNDARY, Vocabulary, code_points
-from app.charlm.windows import IGNORED, Window, smallest_id_type
+from app.charlm.windows import IGNORED, SplitName, Window, smallest_id_type
 from app.errors import InvalidCorpus
 
-SPLITS = ("train", "validation", "test")
+SPLITS: tuple[SplitName, ...] = ("train", "validation", "test")
 
 LINES = st.lists(st.text("abc唐", max_size=40), min_size=3, max_size=60).filter(
     lambda lines: len(set(lines) - {""}) >= 3
@@ -35,8 +35,8 @@ def corpus_of(
     return corpus, vocabulary
 
 
-def texts(corpus: LineCorpus, vocabulary: Vocabulary, split: str) -> list[str]:
-    return [vocabulary.decode(r) for r in corpus.records(split)]  # type: ignore[arg-type]
+def texts(corpus: LineCorpus, vocabulary: Vocabulary, split: SplitName) -> list[str]:
+    return [vocabulary.decode(r) for r in corpus.records(split)]
 
 
 def read(windows: list[Window], vocabulary: Vocabulary) -> list[str]:

@@ -1,0 +1,33 @@
+"""Which device trains: the processor, or a GPU where there is one."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+
+from app.errors import InvalidInput
+
+DeviceName = Literal["auto", "cpu", "cuda", "mps"]
+
+
+def pick_device(name: DeviceName) -> torch.device:
+    """The device of a name; ``auto`` is the fastest one present.
+
+    Raises InvalidInput if the device is not on this machine.
+    """
+    present = {
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+        "cpu": True,
+    }
+    if name == "auto":
+        return torch.device(next(kind for kind, there in present.items() if there))
+    if not present.get(name):
+        there = ", ".join(kind for kind, is_there in present.items() if is_there)
+        raise InvalidInput(
+            f"device {name!r} is not on this machine; it has {there}.",
+            param="device",
+            code="device_not_found",
+        )
+    return torch.device(name)

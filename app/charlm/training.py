@@ -1,0 +1,305 @@
+"""Training: truncated backpropagation through time, a step at a time.
+
+Takes a network, a corpus and a ``TrainingConfig``; ``Training.run`` yields a
+``Progress`` after every step and changes the network in place. The clock comes
+in as a callable, all randomness from the seed: (seed, step) decides what
+dropout drops, (seed, epoch) the order of the text; so evaluating or pausing
+disturbs nothing, and a training resumed from a ``Checkpoint`` gives the same
+bits as one that was never interrupted. Knows nothing of files or jobs.
+
+Shapes: B rows, T time steps, V symbols, L layers, S state width.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from app.charlm.checkpoint import Checkpoint
+from app.charlm.corpus import Corpus
+from app.charlm.measures import Measures, evaluate
+from app.charlm.network import CharNetwork
+from app.charlm.schedule import LossName, Pace, TrainingConfig, with_plan
+from app.charlm.windows import IGNORED, Window, Windows
+from app.errors import TrainingFailed
+
+_EVALUATION_ROWS = 32
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a training stands after a step; losses in nats (squared error: none)."""
+
+    step: int
+    steps: int | None  # the planned number, None until the speed is known
+    epoch: int
+    fraction: float  # of the whole, 0..1
+    characters_per_second: float
+    train_loss: float
+    learning_rate: float
+    gradient_norm: float  # before clipping
+    eta_seconds: float | None
+    validation: Measures | None  # at evaluations only
+
+
+@dataclass(frozen=True)
+class Best:
+    """The weights with the lowest validation nats so far, on the CPU."""
+
+    weights: dict[str, Tensor]
+    nats: float
+    step: int
+
+
+def cross_entropy(logits_NV: Tensor, targets_N: Tensor) -> Tensor:
+    """Mean of −log softmax(logits)[target] over the targets that count, in nats."""
+    return F.cross_entropy(logits_NV, targets_N, ignore_index=IGNORED)
+
+
+def squared_error(logits_NV: Tensor, targets_N: Tensor) -> Tensor:
+    """Mean of Σ_v (softmax(logits)_v − [v = target])² over the targets that count.
+
+    The Brier score (Brier 1950): between 0 and 2.
+    """
+    counted = targets_N != IGNORED
+    wanted_NV = F.one_hot(targets_N.clamp(min=0), logits_NV.shape[1])
+    errors_N = (logits_NV.softmax(dim=1) - wanted_NV).square().sum(dim=1)
+    return (errors_N * counted).sum() / counted.sum()
+
+
+LOSSES: dict[LossName, Callable[[Tensor, Tensor], Tensor]] = {
+    "cross_entropy": cross_entropy,
+    "squared_error": squared_error,
+}
+
+
+def make_optimizer(network: CharNetwork, config: TrainingConfig) -> torch.optim.Optimizer:
+    """sgd (θ ← θ − α ∂L/∂θ), adam (Kingma and Ba 2015) or adamw (Loshchilov and Hutter 2019)."""
+    trained = [weight for weight in network.parameters() if weight.requires_grad]
+    if config.optimizer == "sgd":
+        return torch.optim.SGD(trained, lr=config.learning_rate)
+    betas = (0.9, 0.99)
+    if config.optimizer == "adam":
+        return torch.optim.Adam(trained, lr=config.learning_rate, betas=betas, fused=True)
+    return torch.optim.AdamW(
+        trained,
+        lr=config.learning_rate,
+        betas=betas,
+        weight_decay=config.weight_decay,
+        fused=True,
+    )
+
+
+class Training:
+    """One training of one network; ``run`` it, and ask between steps.
+
+    ``clock`` gives seconds from any origin. ``checkpoint`` takes up an earlier
+    training: everything but the budget's clock continues as if never stopped.
+    """
+
+    def __init__(
+        self,
+        network: CharNetwork,
+        corpus: Corpus,
+        config: TrainingConfig,
+        *,
+        clock: Callable[[], float],
+        checkpoint: Checkpoint | None = None,
+    ) -> None:
+        self.network = network
+        self.corpus = corpus
+        self.config = config
+        self.best: Best | None = None
+        self.step = 0
+        self.epoch = 0
+        self._place = 0  # windows of this epoch already read
+        self._elapsed = 0.0  # seconds of the budget used before this call of run
+        self._since_best = 0
+        self._clock = clock
+        self._optimizer = make_optimizer(network, config)
+        self._state_BLS = network.initial_state(0)
+        self._pace = Pace()
+        self._loss = LOSSES[config.loss]
+        if checkpoint is not None:
+            self._take_up(checkpoint)
+        elif config.max_epochs and not (config.max_steps or config.budget_seconds or config.plan):
+            self.config = with_plan(config, 0, config.max_epochs * len(self._epoch_windows()))
+
+    def run(self) -> Iterator[Progress]:
+        """Train to the end, a step between two yields.
+
+        Raises TrainingFailed when the loss is not finite any more; ``best``
+        then still holds the last good weights.
+        """
+        self.network.train()
+        started = self._clock() - self._elapsed
+        while True:
+            windows = self._epoch_windows()
+            while self._place < len(windows):
+                if self._finished():
+                    return
+                window = windows[self._place]
+                rate = self.config.rate(self.step, self.config.planned_steps(self.step))
+                began = self._clock()
+                loss, norm = self._take_step(window, rate)
+                now = self._clock()
+                self._pace.record(now - began, window.characters)
+                self.step, self._place = self.step + 1, self._place + 1
+                validation = self._evaluate() if self._evaluation_due() else None
+                self._elapsed = self._clock() - started
+                self._plan()
+                yield self._progress(loss, rate, norm, validation)
+            self.epoch, self._place = self.epoch + 1, 0
+
+    def checkpoint(self) -> Checkpoint:
+        """Everything needed to go on from here, copied; call it between two steps."""
+        best = self.best
+        return Checkpoint(
+            weights=_copied(self.network),
+            optimizer={
+                f"{index}.{name}": value.detach().cpu().clone()
+                for index, entry in self._optimizer.state_dict()["state"].items()
+                for name, value in entry.items()
+                if value is not None
+            },
+            best_weights=best.weights if best else {},
+            state_BLS=self._state_BLS.detach().cpu().clone(),
+            best_nats=best.nats if best else None,
+            best_step=best.step if best else 0,
+            since_best=self._since_best,
+            step=self.step,
+            epoch=self.epoch,
+            place=self._place,
+            elapsed_seconds=self._elapsed,
+            plan=self.config.plan,
+        )
+
+    def _take_up(self, checkpoint: Checkpoint) -> None:
+        self.network.load_state_dict(checkpoint.weights)
+        device = self.network.output.bias.device
+        whole = self._optimizer.state_dict()
+        entries: dict[int, dict[str, Tensor]] = {}
+        for key, value in checkpoint.optimizer.items():
+            index, name = key.split(".", 1)
+            entries.setdefault(int(index), {})[name] = value.clone()
+        self._optimizer.load_state_dict({**whole, "state": entries})
+        self._state_BLS = checkpoint.state_BLS.clone().to(device)
+        self.step, self.epoch = checkpoint.step, checkpoint.epoch
+        self._place, self._elapsed = checkpoint.place, checkpoint.elapsed_seconds
+        self._since_best = checkpoint.since_best
+        self.config = replace(self.config, plan=checkpoint.plan)
+        if checkpoint.best_nats is not None:
+            self.best = Best(checkpoint.best_weights, checkpoint.best_nats, checkpoint.best_step)
+
+    def _epoch_windows(self) -> Windows:
+        config = self.config
+        return self.corpus.training_windows(
+            self.epoch, config.batch_size, config.window, config.seed
+        )
+
+    def _finished(self) -> bool:
+        config = self.config
+        steps = config.planned_steps(self.step)
+        return (
+            (steps is not None and self.step >= steps)
+            or (config.max_steps is not None and self.step >= config.max_steps)
+            or (config.max_epochs is not None and self.epoch >= config.max_epochs)
+            or (config.patience is not None and self._since_best >= config.patience)
+        )
+
+    def _take_step(self, window: Window, rate: float) -> tuple[float, float]:
+        """One step of truncated backpropagation through time; (loss, gradient norm)."""
+        # Dropout draws from torch's one generator: seeding it by the step makes
+        # what is dropped a function of (seed, step) and of nothing before.
+        torch.manual_seed((self.config.seed * 0x9E3779B97F4A7C15 + self.step) % 2**63)
+        device = self.network.output.bias.device
+        chars_BT = torch.from_numpy(window.inputs_BT).to(device)
+        targets_BT = torch.from_numpy(window.targets_BT).to(device)
+        state_BLS = self._state_BLS
+        if window.reset_B.all():
+            state_BLS = self.network.initial_state(len(chars_BT))
+        elif window.reset_B.any():
+            state_BLS[torch.from_numpy(window.reset_B).to(device)] = 0
+        for group in self._optimizer.param_groups:
+            group["lr"] = rate
+        self._optimizer.zero_grad()
+        logits_BTV, state_BLS = self.network(chars_BT, state_BLS)
+        loss = self._loss(logits_BTV.flatten(0, 1), targets_BT.flatten())
+        torch.autograd.backward(loss)
+        norm = torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.config.clip_norm)
+        value, norm_value = loss.item(), norm.item()
+        if not (math.isfinite(value) and math.isfinite(norm_value)):
+            raise TrainingFailed(
+                f"The loss was no longer a finite number at step {self.step + 1} (learning rate "
+                f"{rate:g}). Train again with a lower learning rate, for example {rate / 4:.2g}.",
+                code="loss_not_finite",
+            )
+        self._optimizer.step()
+        self._state_BLS = state_BLS.detach()
+        return value, norm_value
+
+    def _evaluation_due(self) -> bool:
+        steps = self.config.planned_steps(self.step)
+        if steps is None:
+            return False
+        every = max(1, steps // self.config.evaluations)
+        return self.step % every == 0 or self.step == steps
+
+    def _evaluate(self) -> Measures:
+        began = self._clock()
+        windows = self.corpus.evaluation_windows(
+            "validation",
+            _EVALUATION_ROWS,
+            max(64, self.config.window),
+            self.config.evaluation_characters,
+        )
+        measures = evaluate(self.network, windows)
+        assert measures is not None, "a validation split is never empty"
+        if self.best is None or measures.nats < self.best.nats:
+            self.best = Best(_copied(self.network), measures.nats, self.step)
+            self._since_best = 0
+        else:
+            self._since_best += 1
+        self._pace.evaluating += self._clock() - began
+        return measures
+
+    def _plan(self) -> None:
+        """Make, or now and then correct, the number of steps that fits the budget."""
+        config, pace, step = self.config, self._pace, self.step
+        budget, steps = config.budget_seconds, config.planned_steps(step)
+        if budget is None:
+            return
+        left = budget - self._elapsed
+        if not config.plan:
+            if pace.is_known(self._elapsed, budget):
+                self._evaluate()  # shows what evaluations will cost
+                fitting = pace.fitting(step, left - pace.evaluating * (1 + config.evaluations))
+                fitting = min(fitting, config.max_steps or fitting)
+                self.config = with_plan(config, step, fitting)
+        elif steps is not None and pace.correction_due(step, steps):
+            done = max(1, round(config.evaluations * step / steps))
+            reserved = pace.evaluating / done * (config.evaluations - done)
+            fitting = pace.fitting(step, left - reserved)
+            fitting = min(fitting, config.max_steps or fitting)
+            if abs(fitting - steps) > 0.04 * steps:
+                self.config = with_plan(config, step, fitting)
+
+    def _progress(
+        self, loss: float, rate: float, norm: float, validation: Measures | None
+    ) -> Progress:
+        steps = self.config.planned_steps(self.step)
+        fraction = min(1.0, self.step / steps) if steps else 0.0
+        eta = self._elapsed * (1 - fraction) / fraction if fraction else self.config.budget_seconds
+        speed = self._pace.characters_per_second
+        return Progress(
+            self.step, steps, self.epoch, fraction, speed, loss, rate, norm, eta, validation
+        )
+
+
+def _copied(network: CharNetwork) -> dict[str, Tensor]:
+    return {name: value.detach().cpu().clone() for name, value in network.state_dict().items()}
