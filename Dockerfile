@@ -41,6 +41,7 @@ RUN groupadd --gid 10001 charloom \
 COPY --from=build /opt/venv /opt/venv
 COPY --from=build /opt/charloom /opt/charloom
 # A named volume mounted here is filled from the image when it is first made.
+COPY models /opt/charloom/models
 COPY --chown=10001:10001 models /models
 
 # Compiled code is kept in the data volume, because the root is read-only.

@@ -1,0 +1,205 @@
+"""Documentation is held against the code: whatever README.md and docs/ name must exist.
+
+Every setting has its row with its true default, every route is mentioned and every
+mentioned route exists, every command, make target, option, link and variable in
+the text is real, and every curl in it is answered with success.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import click
+import pytest
+import typer.main
+from fastapi.routing import APIRoute
+from fastapi.testclient import TestClient
+
+from app.cli import app as command_line
+from app.main import create_app
+from app.settings import Settings
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+METHODS = "GET|POST|PUT|PATCH|DELETE"
+#: Variables with the prefix that are no settings: the tests' own.
+NOT_SETTINGS = {"CHARLOOM_TEST_POSTGRES_URL"}
+
+each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+
+
+def code_blocks(page: Path, *languages: str) -> Iterator[str]:
+    for language, block in re.findall(r"^```(\w*)\n(.*?)^```", page.read_text(), re.M | re.S):
+        if language in languages:
+            yield block
+
+
+def code(page: Path) -> str:
+    """All code on a page: blocks for a shell, and code within sentences."""
+    text = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.M | re.S)
+    return "\n".join([*code_blocks(page, "sh", "console"), *re.findall(r"`([^`]+)`", text)])
+
+
+# --- Settings ---------------------------------------------------------------------------
+
+
+def default_of(name: str) -> str:
+    field = Settings.model_fields[name]
+    if field.default_factory is not None:
+        return "all processors"
+    value = str(field.default).lower() if isinstance(field.default, bool) else field.default
+    return "none" if value is None else f"`{value}`"
+
+
+@pytest.mark.parametrize("name", Settings.model_fields)
+def test_every_setting_has_its_row(name: str) -> None:
+    description = Settings.model_fields[name].description
+    row = f"| `CHARLOOM_{name.upper()}` | {default_of(name)} | {description} |"
+    assert row in (ROOT / "docs/settings.md").read_text().splitlines()
+
+
+@each_page
+def test_every_variable_named_is_a_setting(page: Path) -> None:
+    settings = {f"CHARLOOM_{name.upper()}" for name in Settings.model_fields}
+    named = set(re.findall(r"\bCHARLOOM_[A-Z_]*[A-Z]\b", page.read_text()))
+    assert named - settings - NOT_SETTINGS == set()
+
+
+def test_compose_sets_only_settings() -> None:
+    named = set(re.findall(r"CHARLOOM_[A-Z_]+", (ROOT / "docker-compose.yml").read_text()))
+    named |= set(re.findall(r"CHARLOOM_[A-Z_]+", (ROOT / "Dockerfile").read_text()))
+    assert named <= {f"CHARLOOM_{name.upper()}" for name in Settings.model_fields}
+
+
+# --- Routes -----------------------------------------------------------------------------
+
+
+def shape(path: str) -> str:
+    """A route's path without the names of its parameters and without a query."""
+    return re.sub(r"\{[^}]*\}", "{}", urlsplit(path).path)
+
+
+def routes(settings: Settings) -> set[tuple[str, str]]:
+    found = set()
+    for route in create_app(settings).routes:
+        path = getattr(route, "path", "")
+        methods = getattr(route, "methods", None) or set()
+        if isinstance(route, APIRoute) or path in ("/docs", "/openapi.json"):
+            found |= {(method, shape(path)) for method in methods - {"HEAD", "OPTIONS"}}
+    return found
+
+
+def routes_named(page: Path) -> set[tuple[str, str]]:
+    pattern = rf"\b({METHODS}) (/[^\s`|]*)"
+    return {(method, shape(path)) for method, path in re.findall(pattern, page.read_text())}
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    folder = tmp_path_factory.mktemp("documentation")
+    return Settings(models_dir=str(ROOT / "models"), data_dir=folder / "data")
+
+
+@each_page
+def test_every_route_named_exists(page: Path, settings: Settings) -> None:
+    assert routes_named(page) - routes(settings) == set()
+
+
+def test_every_route_is_named_somewhere(settings: Settings) -> None:
+    named = set[tuple[str, str]]().union(*map(routes_named, PAGES))
+    assert routes(settings) - named == set()
+
+
+# --- Commands ---------------------------------------------------------------------------
+
+
+@each_page
+def test_every_make_target_exists(page: Path) -> None:
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.M))
+    assert set(re.findall(r"^(?:\$ )?make ([a-z]+)", code(page), re.M)) - targets == set()
+
+
+def test_the_makefile_helps_with_every_target() -> None:
+    text = (ROOT / "Makefile").read_text()
+    (phony,) = re.findall(r"^\.PHONY: (.*)$", text, re.M)
+    assert set(re.findall(r"^([a-z]+):.*## \w", text, re.M)) == set(phony.split())
+
+
+def subcommands() -> dict[str, click.Command]:
+    group = typer.main.get_command(command_line)
+    assert isinstance(group, click.Group)
+    return group.commands
+
+
+def options(command: click.Command) -> set[str]:
+    names = {name for parameter in command.params for name in parameter.opts}
+    names |= {name for parameter in command.params for name in parameter.secondary_opts}
+    return names | {"--help"}
+
+
+@each_page
+def test_every_charloom_command_and_option_exists(page: Path) -> None:
+    commands = subcommands()
+    wrong = []
+    for line in re.findall(r"\bcharloom ([a-z][^|\n]*)", code(page)):
+        name, *arguments = line.split()
+        given = {word.split("=")[0] for word in arguments if re.match(r"--?[a-z]", word)}
+        known = options(commands[name]) if name in commands else set()
+        if name not in commands or given - known:
+            wrong.append(line)
+    assert wrong == []
+
+
+@each_page
+def test_every_link_leads_somewhere(page: Path) -> None:
+    links = re.findall(r"\]\(([^)\s]+)\)", page.read_text())
+    local = [link.split("#")[0] for link in links if not urlsplit(link).scheme]
+    assert [link for link in local if not (page.parent / link).exists()] == []
+
+
+# --- Requests ---------------------------------------------------------------------------
+
+
+def curls(page: Path) -> Iterator[list[str]]:
+    for block in code_blocks(page, "sh", "console"):
+        for command in re.sub(r"\\\n", " ", block).splitlines():
+            words = shlex.split(command.removeprefix("$ ").split(" | ")[0], comments=True)
+            if words and words[0] == "curl":
+                yield words[1:]
+
+
+CURLS = [(page, words) for page in PAGES for words in curls(page)]
+
+
+def send(client: TestClient, words: list[str]) -> int:
+    """Send what a curl command would and give the status."""
+    (url,) = [word for word in words if word.startswith(("http://", "localhost", "127.0.0.1"))]
+    pairs = list(itertools.pairwise(words))
+    bodies = [value for flag, value in pairs if flag in ("-d", "--data", "--data-binary", "--json")]
+    headers = dict(value.split(": ", 1) for flag, value in pairs if flag == "-H")
+    methods = [value for flag, value in pairs if flag == "-X"]
+    headers.setdefault("content-type", "application/json")
+    address = urlsplit(url if "://" in url else f"http://{url}")
+    method = methods[0] if methods else "POST" if bodies else "GET"
+    path = address.path + (f"?{address.query}" if address.query else "")
+    body = bodies[0].encode() if bodies else None
+    return client.request(method, path, content=body, headers=headers).status_code
+
+
+def test_the_first_page_shows_requests() -> None:
+    assert {page.name for page, _ in CURLS} >= {"README.md"}
+
+
+@pytest.mark.parametrize(
+    ("page", "words"),
+    CURLS,
+    ids=[f"{page.name}-{number}" for number, (page, _) in enumerate(CURLS)],
+)
+def test_every_curl_is_answered(page: Path, words: list[str], settings: Settings) -> None:
+    with TestClient(create_app(settings)) as client:
+        assert send(client, words) == 200
