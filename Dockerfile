@@ -21,8 +21,8 @@ COPY pyproject.toml constraints.txt wheel[s] /wheels/
 RUN cd /wheels \
  && python -c 'import tomllib; print("\n".join(tomllib.load(open("pyproject.toml", "rb"))["project"]["dependencies"]))' > requirements.txt \
  && /opt/venv/bin/pip install --find-links /wheels -c constraints.txt -r requirements.txt \
- && rm -rf /opt/venv/lib/python*/site-packages/torch/include \
-           /opt/venv/lib/python*/site-packages/torch/share
+ && cd /opt/venv/lib/python*/site-packages/torch \
+ && rm -rf include share test bin/protoc* bin/*[Tt]est*
 
 # The package is installed in place, as `make serve` does it: migrations/ lies beside app/.
 COPY pyproject.toml README.md LICENSE ./
