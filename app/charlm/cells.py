@@ -1,0 +1,112 @@
+"""The element-wise part of the three cells, compiled; one row at a time.
+
+Every function is a fixed sequence of float32 operations for each unit, with no
+sum across units: however the compiler arranges it, the bits are the same.
+
+Names: ``x`` and ``h`` hold what the input and the hidden state contribute to the
+gates [G·P], biases included, each gate padded to P units; ``state`` is the row's
+state [S] of one layer, changed in place; H units, P = H padded to 16.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import numpy as np
+
+from app.charlm.kernels import compiled
+
+_f = np.float32
+
+# tanh(x) ≈ x·P(x²)/Q(x²) on ±7.9 (beyond, float32 is ±1): the minimax
+# coefficients of Eigen's ptanh_float; error below 3e-7.
+_LIMIT: Final = _f(7.90531110763549805)
+_P1: Final = _f(4.89352455891786e-03)
+_P3: Final = _f(6.37261928875436e-04)
+_P5: Final = _f(1.48572235717979e-05)
+_P7: Final = _f(5.12229709037114e-08)
+_P9: Final = _f(-8.60467152213735e-11)
+_P11: Final = _f(2.00018790482477e-13)
+_P13: Final = _f(-2.76076847742355e-16)
+_Q0: Final = _f(4.89352518554385e-03)
+_Q2: Final = _f(2.26843463243900e-03)
+_Q4: Final = _f(1.18534705686654e-04)
+_Q6: Final = _f(1.19825839466702e-06)
+_HALF: Final = _f(0.5)
+_ONE: Final = _f(1.0)
+
+
+@compiled
+def tanh(value: Any) -> Any:
+    """tanh in float32."""
+    x = min(max(value, -_LIMIT), _LIMIT)
+    q = x * x
+    top = q * _P13 + _P11
+    top = q * top + _P9
+    top = q * top + _P7
+    top = q * top + _P5
+    top = q * top + _P3
+    top = q * top + _P1
+    low = q * _Q6 + _Q4
+    low = q * low + _Q2
+    low = q * low + _Q0
+    return x * top / low
+
+
+@compiled
+def sigmoid(value: Any) -> Any:
+    """1 / (1 + e^−x) = ½ + ½ tanh(x / 2)."""
+    return _HALF + _HALF * tanh(_HALF * value)
+
+
+@compiled
+def rnn_tanh(x: Any, h: Any, state: Any, units: int, padded: int) -> None:
+    """h_t = tanh(W_hh h_{t−1} + W_xh x_t + b_h)."""
+    for j in range(units):
+        state[j] = tanh(x[j] + h[j])
+
+
+@compiled
+def rnn_relu(x: Any, h: Any, state: Any, units: int, padded: int) -> None:
+    """h_t = max(0, W_hh h_{t−1} + W_xh x_t + b_h)."""
+    for j in range(units):
+        state[j] = max(x[j] + h[j], _f(0.0))
+
+
+@compiled
+def lstm(x: Any, h: Any, state: Any, units: int, padded: int) -> None:
+    """c_t = f·c_{t−1} + i·g and h_t = o·tanh(c_t); gates in the order i, f, g, o."""
+    for j in range(units):
+        i = sigmoid(x[j] + h[j])
+        f = sigmoid(x[padded + j] + h[padded + j])
+        g = tanh(x[2 * padded + j] + h[2 * padded + j])
+        o = sigmoid(x[3 * padded + j] + h[3 * padded + j])
+        c = f * state[units + j] + i * g
+        state[units + j] = c
+        state[j] = o * tanh(c)
+
+
+@compiled
+def gru(x: Any, h: Any, state: Any, units: int, padded: int) -> None:
+    """n = tanh(x_n + r·h_n) and h_t = (1 − z)·n + z·h_{t−1}; gates in the order r, z, n."""
+    for j in range(units):
+        r = sigmoid(x[j] + h[j])
+        z = sigmoid(x[padded + j] + h[padded + j])
+        n = tanh(x[2 * padded + j] + r * h[2 * padded + j])
+        state[j] = (_ONE - z) * n + z * state[j]
+
+
+@compiled
+def update(cell: int, x: Any, h: Any, state: Any, units: int, padded: int) -> None:
+    """One time step of one layer of one row; ``cell`` is a place in ``CELLS``."""
+    if cell == 0:
+        rnn_tanh(x, h, state, units, padded)
+    elif cell == 1:
+        rnn_relu(x, h, state, units, padded)
+    elif cell == 2:
+        lstm(x, h, state, units, padded)
+    else:
+        gru(x, h, state, units, padded)
+
+
+CELLS: Final = ("rnn_tanh", "rnn_relu", "lstm", "gru")

@@ -1,0 +1,281 @@
+"""A trained network packed for inference: many rows, each as if it were alone.
+
+Takes ids, gives logprobs or drawn symbols; the state it is handed is changed in
+place. In ``int8`` the weights are rounded to 8 bits and the hidden state to
+1/127 wherever it enters a product; ``float32`` rounds nothing more than the
+network does. In both, what a row gives does not depend, bit for bit, on the
+rows beside it or on how a text is cut into calls.
+
+The product of the first layer's input weights with each embedding is a table:
+the input of a character network has only V values.
+
+Shapes: B rows, T time steps, Q drawn symbols, V symbols, L layers, S state
+width, H hidden (P when padded to 16), G gates, N = G·P padded to 64.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from app.charlm import stepping
+from app.charlm.cells import CELLS
+from app.charlm.kernels import GROUP, LANES, PackedMatrix, pack, padded
+from app.charlm.network import CharNetwork
+from app.charlm.sampling import Sampling
+from app.errors import InvalidInput
+
+Precision = Literal["float32", "int8"]
+PRECISIONS: Final[tuple[Precision, ...]] = ("float32", "int8")
+Floats = NDArray[np.float32]
+
+
+class Reading(NamedTuple):
+    """What the network thought of given symbols; float64 nats and ranks from 1."""
+
+    logprobs_BT: NDArray[np.float64]
+    ranks_BT: NDArray[np.int32]
+
+
+@dataclass
+class Row:
+    """One sequence being written: its place in the state and how it draws.
+
+    ``current`` is the last symbol of the text so far, which the state has not
+    read yet; ``position`` counts drawn symbols and picks their random numbers;
+    ``boundary`` tells whether the record may end. ``counts`` [V] says how often
+    each symbol was drawn (empty when no penalty asks).
+    """
+
+    slot: int
+    current: int
+    sampling: Sampling
+    counts: NDArray[np.int32]
+    biases: Floats
+    choice: int = 0
+    position: int = 0
+    boundary: bool = True
+
+
+class Decoder:
+    """A packed network. ``state_BLS`` arrays belong to the caller.
+
+    One instance may be used by several threads at once, on different rows.
+    """
+
+    def __init__(
+        self,
+        weights: stepping.Weights,
+        *,
+        precision: Precision,
+        cell: int,
+        units: int,
+        state_size: int,
+        symbols: int,
+    ) -> None:
+        self._weights = weights
+        self._cell = cell
+        self.precision = precision
+        self.hidden_size = units
+        self.state_size = state_size
+        self.symbols = symbols
+        self.layers: int = weights.hidden[0].shape[0]
+
+    @classmethod
+    def from_network(cls, network: CharNetwork, precision: Precision) -> Decoder:
+        """Pack a network.
+
+        Raises InvalidInput for int8 with relu, whose hidden state has no fixed
+        range to round in.
+        """
+        config = network.config
+        cell = f"rnn_{config.activation}" if config.cell == "rnn" else config.cell
+        integers = precision == "int8"
+        if integers and cell == "rnn_relu":
+            raise InvalidInput(
+                "a relu network is served in float32 only: its state has no fixed range.",
+                param="precision",
+            )
+        return cls(
+            _pack_network(network, integers=integers),
+            precision=precision,
+            cell=CELLS.index(cell),
+            units=config.hidden_size,
+            state_size=config.state_size,
+            symbols=network.symbols,
+        )
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the packed weights."""
+        groups = (self._weights.hidden, self._weights.input, self._weights.output)
+        return int(self._weights.table_VN.nbytes + sum(a.nbytes for g in groups for a in g))
+
+    def initial_state(self, rows: int) -> Floats:
+        """States [rows, L, S] that have read nothing."""
+        return np.zeros((rows, self.layers, self.state_size), dtype=np.float32)
+
+    def read(
+        self,
+        sequences: Sequence[NDArray[np.integer[Any]]],
+        state_BLS: Floats,
+        slots: Sequence[int],
+        targets: Sequence[NDArray[np.integer[Any]]] | None = None,
+    ) -> Reading:
+        """Let row ``slots[b]`` read ``sequences[b]``; lengths may differ.
+
+        With ``targets`` (of the same lengths), gives the logprob and the rank
+        of targets[b][t] after reading sequences[b][..t]; else empty arrays.
+        """
+        order = sorted(range(len(sequences)), key=lambda b: -len(sequences[b]))
+        lengths = np.array([len(sequences[b]) for b in order], dtype=np.int64)
+        shape = (len(order), int(lengths.max(initial=0)))
+        wanted = targets is not None
+        ids, goals = (np.zeros(shape if w else (0, 0), dtype=np.int32) for w in (True, wanted))
+        for row, b in enumerate(order):
+            ids[row, : lengths[row]] = sequences[b]
+            if targets is not None:
+                goals[row, : lengths[row]] = targets[b]
+        logprobs, ranks = np.zeros(goals.shape), np.zeros(goals.shape, dtype=np.int32)
+        places = np.array([slots[b] for b in order], dtype=np.int64)
+        stepping.read(
+            self._weights, self._scratch(len(order)), self._cell, self.hidden_size, self.symbols,
+            ids, lengths, state_BLS, places, goals, logprobs, ranks,
+        )  # fmt: skip
+        back = np.argsort(order) if wanted else np.zeros(0, dtype=np.int64)
+        return Reading(logprobs[back], ranks[back])
+
+    def logits(self, ids_B: NDArray[np.integer[Any]], state_BLS: Floats) -> Floats:
+        """Read one symbol on every row; the logits [B, V] of the next."""
+        rows = len(ids_B)
+        scratch = self._scratch(rows)
+        stepping.step(
+            self._weights, scratch, self._cell, self.hidden_size, ids_B.astype(np.int32),
+            state_BLS, np.arange(rows), rows, True,
+        )  # fmt: skip
+        logits: Floats = scratch.logits_BV[:, : self.symbols]
+        return logits
+
+    def write(
+        self, rows: Sequence[Row], state_BLS: Floats, steps: Sequence[int]
+    ) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
+        """Draw up to ``steps[b]`` symbols on each row, ending a row at the boundary.
+
+        Gives the ids and their logprobs (the network's own, in nats), both
+        [B, max(steps)], −1 where nothing was drawn. The rows are brought up to
+        date: the last symbol drawn is their ``current``, not yet read.
+        """
+        count = len(rows)
+        symbols = self.symbols
+        any_counts = any(len(row.counts) for row in rows)
+        any_biases = any(len(row.biases) for row in rows)
+        counts = np.zeros((count, symbols if any_counts else 0), dtype=np.int32)
+        biases = np.zeros((count, symbols if any_biases else 0), dtype=np.float32)
+        for b, row in enumerate(rows):
+            counts[b, : len(row.counts)] = row.counts
+            biases[b, : len(row.biases)] = row.biases
+        current = np.array([row.current for row in rows], dtype=np.int32)
+        positions = np.array([row.position for row in rows], dtype=np.int64)
+        drawn = np.full((count, max(steps, default=0)), -1, dtype=np.int32)
+        logprobs = np.zeros(drawn.shape)
+        stepping.write(
+            self._weights, self._scratch(count), self._cell, self.hidden_size, symbols,
+            state_BLS, np.array([row.slot for row in rows], dtype=np.int64), current,
+            np.array(steps, dtype=np.int64), positions, _integers(rows), _floats(rows),
+            counts, biases, drawn, logprobs,
+        )  # fmt: skip
+        for b, row in enumerate(rows):
+            row.current, row.position = int(current[b]), int(positions[b])
+            row.counts[:] = counts[b, : len(row.counts)]
+        return drawn, logprobs
+
+    def _scratch(self, rows: int) -> stepping.Scratch:
+        width = padded(self.hidden_size, LANES)
+        panels = self._weights.hidden[0]
+        kind = np.uint8 if self.precision == "int8" else np.float32
+        outputs = panels.shape[1] * LANES
+        return stepping.Scratch(
+            np.zeros((rows, width), dtype=kind),
+            np.zeros((rows, width), dtype=kind),
+            np.empty((rows, outputs), dtype=np.float32),
+            np.empty((rows, outputs), dtype=np.float32),
+            np.empty((rows, padded(self.symbols, GROUP)), dtype=np.float32),
+            np.empty(self.symbols, dtype=np.float64),
+        )
+
+
+def _integers(rows: Sequence[Row]) -> NDArray[np.int64]:
+    return np.array(
+        [[r.sampling.seed, r.choice, r.sampling.top_k, int(r.boundary)] for r in rows],
+        dtype=np.int64,
+    ).reshape(-1, 4)
+
+
+def _floats(rows: Sequence[Row]) -> NDArray[np.float64]:
+    settings = [row.sampling for row in rows]
+    return np.array(
+        [
+            [s.temperature, s.top_p, s.min_p, s.frequency_penalty, s.presence_penalty]
+            for s in settings
+        ],
+        dtype=np.float64,
+    ).reshape(-1, 5)
+
+
+def _spread_gates(matrix: Floats, gates: int, columns: int) -> Floats:
+    """[G·H, K] -> [N, columns]: each gate padded to P units, all of them to N outputs."""
+    units = len(matrix) // gates
+    width = padded(units, LANES)
+    spread = np.zeros((gates, width, columns), dtype=np.float32)
+    spread[:, :units, : matrix.shape[1]] = matrix.reshape(gates, units, -1)
+    whole = np.zeros((padded(gates * width, GROUP), columns), dtype=np.float32)
+    whole[: gates * width] = spread.reshape(gates * width, columns)
+    return whole
+
+
+def _pack_network(network: CharNetwork, *, integers: bool) -> stepping.Weights:
+    config = network.config
+    gates, width = config.gates, padded(config.hidden_size, LANES)
+    hidden: list[PackedMatrix] = []
+    upper: list[PackedMatrix] = []
+    table_VN = np.zeros((0, 0), dtype=np.float32)
+    for layer in range(config.layers):
+        weights = [tensor.numpy() for tensor in network.cell_weights(layer)]
+        from_input, from_hidden = weights[0], weights[1]
+        bias_x, bias_h = (_spread_gates(b[:, None], gates, 1)[:, 0] for b in weights[2:])
+        hidden.append(pack(_spread_gates(from_hidden, gates, width), bias_h, integers=integers))
+        if layer == 0:
+            embedding_VE = network.embedding.weight.detach().float().cpu().numpy()
+            products = _spread_gates(from_input @ embedding_VE.T, gates, len(embedding_VE))
+            table_VN = np.ascontiguousarray((products + bias_x[:, None]).T)
+        else:
+            upper.append(pack(_spread_gates(from_input, gates, width), bias_x, integers=integers))
+    output_VH = network.output.weight.detach().float().cpu().numpy()
+    biases = network.output.bias.detach().float().cpu().numpy()
+    output = pack(
+        _spread_gates(output_VH, 1, width),
+        _spread_gates(biases[:, None], 1, 1)[:, 0],
+        integers=integers,
+    )
+    return stepping.Weights(
+        table_VN, _stacked(hidden), _stacked(upper or hidden[:0], hidden[0]), _alone(output)
+    )
+
+
+def _alone(matrix: PackedMatrix) -> tuple[Any, Any, Any, Any]:
+    return matrix.panels, matrix.scales_N, matrix.offsets_N, matrix.biases_N
+
+
+def _stacked(
+    matrices: Sequence[PackedMatrix], like: PackedMatrix | None = None
+) -> tuple[Any, Any, Any, Any]:
+    """One array a part, [layers, …]; of no layers, with the shape of ``like``."""
+    if not matrices:
+        assert like is not None
+        parts = _alone(like)
+        return tuple(np.zeros((0, *part.shape), dtype=part.dtype) for part in parts)  # type: ignore[return-value]
+    return tuple(np.stack(parts) for parts in zip(*map(_alone, matrices), strict=True))  # type: ignore[return-value]

@@ -1,0 +1,49 @@
+"""Writing new text, one sequence at a time: the plain loop.
+
+This is what a completion means. The engine serves many sequences at once and
+must give, for each, exactly what this loop gives.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from app.charlm.decoder import Decoder, Row
+from app.charlm.sampling import Sampling
+from app.charlm.scoring import Ids
+from app.charlm.vocabulary import BOUNDARY
+
+
+def generate(
+    decoder: Decoder,
+    prompt: Ids,
+    sampling: Sampling,
+    *,
+    max_symbols: int,
+    boundary: bool,
+    choice: int = 0,
+) -> Iterator[tuple[int, float]]:
+    """Yield (id, logprob in nats) after a prompt of ids, which starts at the boundary.
+
+    At most ``max_symbols``; where ``boundary`` is true the record may end, and
+    the boundary then is the last id. ``choice`` tells choices of one seed apart.
+    """
+    state_BLS = decoder.initial_state(1)
+    ids = np.append(BOUNDARY, prompt).astype(np.int32)
+    decoder.read([ids[:-1]], state_BLS, [0])
+    row = Row(
+        slot=0,
+        current=int(ids[-1]),
+        sampling=sampling,
+        counts=np.zeros(decoder.symbols if sampling.counts_matter else 0, dtype=np.int32),
+        biases=sampling.bias_row(decoder.symbols),
+        choice=choice,
+        boundary=boundary,
+    )
+    for _ in range(max_symbols):
+        drawn, logprobs = decoder.write([row], state_BLS, [1])
+        yield int(drawn[0, 0]), float(logprobs[0, 0])
+        if drawn[0, 0] == BOUNDARY:
+            return

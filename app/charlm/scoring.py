@@ -1,0 +1,129 @@
+"""How unusual a text is: logprobs, their sums, and a percentile that means something.
+
+A record is read from the boundary on. In a line model its closing boundary is
+predicted too, so that the probabilities of all records sum to one.
+
+All logprobs are natural and float64; bits per character = nats / (n ln 2).
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from app.charlm.decoder import Decoder
+from app.charlm.vocabulary import BOUNDARY
+
+Ids = NDArray[np.integer[Any]]
+
+ROWS_AT_ONCE: Final = 64
+_CHUNK: Final = 512
+_QUANTILES: Final = 1001
+
+
+@dataclass(frozen=True)
+class Score:
+    """The logprob and the rank (1 is the likeliest) of every predicted symbol."""
+
+    logprobs: NDArray[np.float64]
+    ranks: NDArray[np.int32]
+
+    @property
+    def symbols(self) -> int:
+        """How many symbols were predicted, a closing boundary among them."""
+        return len(self.logprobs)
+
+    @property
+    def nats(self) -> float:
+        """−ln p of the whole record."""
+        return -math.fsum(self.logprobs)
+
+    @property
+    def bits_per_character(self) -> float:
+        """nats / (n ln 2); 0 for a record of nothing."""
+        return self.nats / (self.symbols * math.log(2)) if self.symbols else 0.0
+
+    @property
+    def perplexity(self) -> float:
+        """exp(nats / n)."""
+        return math.exp(min(700.0, self.nats / self.symbols)) if self.symbols else 1.0
+
+
+def score(
+    decoder: Decoder, records: Sequence[Ids], *, closed: bool, chunk: int = _CHUNK
+) -> list[Score]:
+    """Score records side by side; ``closed`` counts the closing boundary.
+
+    Neither ``chunk`` nor the company changes a single bit of any score.
+    """
+    texts = [np.append(record, BOUNDARY) if closed else record for record in records]
+    inputs = [np.append(BOUNDARY, record)[: len(text)] for record, text in zip(records, texts)]  # noqa: B905
+    pieces: list[list[tuple[NDArray[np.float64], NDArray[np.int32]]]] = [[] for _ in records]
+    state_BLS = decoder.initial_state(len(records))
+    for start in range(0, max(map(len, texts), default=0), chunk):
+        live = [b for b, text in enumerate(texts) if len(text) > start]
+        reading = decoder.read(
+            [inputs[b][start : start + chunk] for b in live],
+            state_BLS,
+            live,
+            [texts[b][start : start + chunk] for b in live],
+        )
+        for row, b in enumerate(live):
+            count = min(chunk, len(texts[b]) - start)
+            pieces[b].append((reading.logprobs_BT[row, :count], reading.ranks_BT[row, :count]))
+    empty = (np.zeros(0), np.zeros(0, dtype=np.int32))
+    return [
+        Score(
+            np.concatenate([empty[0], *(p[0] for p in parts)]),
+            np.concatenate([empty[1], *(p[1] for p in parts)]),
+        )
+        for parts in pieces
+    ]
+
+
+def batches(records: Iterable[Ids], size: int = ROWS_AT_ONCE) -> Iterator[list[Ids]]:
+    """Records in lists of ``size``."""
+    source = iter(records)
+    while batch := list(islice(source, size)):
+        yield batch
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Quantiles of bits per character over held-out records, ascending.
+
+    They turn a score into "more surprising than so many in a hundred real
+    records".
+    """
+
+    quantiles: tuple[float, ...]
+
+    def percentile(self, bits_per_character: float) -> float:
+        """How many in a hundred held-out records are less surprising; 0..100."""
+        last = len(self.quantiles) - 1
+        place = bisect_left(self.quantiles, bits_per_character)
+        if place == 0 or place > last:
+            return 0.0 if place == 0 else 100.0
+        low, high = self.quantiles[place - 1], self.quantiles[place]
+        within = (bits_per_character - low) / (high - low)
+        return 100.0 * (place - 1 + within) / last
+
+
+def calibrate(decoder: Decoder, records: Iterable[Ids], *, closed: bool) -> Calibration | None:
+    """Calibrate on held-out records; None if there is none that is not empty."""
+    bits = [
+        each.bits_per_character
+        for batch in batches(record for record in records if len(record))
+        for each in score(decoder, batch, closed=closed)
+    ]
+    if not bits:
+        return None
+    count = min(_QUANTILES, max(2, len(bits)))
+    return Calibration(tuple(np.quantile(bits, np.linspace(0, 1, count)).tolist()))

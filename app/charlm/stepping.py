@@ -1,0 +1,149 @@
+"""The compiled inner loops of inference: read given symbols, or write drawn ones.
+
+One call advances many rows by many steps without coming back to Python and
+without the interpreter lock. Knows nothing of text or of how weights were
+packed; ``decoder.py`` is its only caller.
+
+Shapes: B rows, T time steps, Q drawn symbols, V symbols, L layers, S state
+width, H hidden (P when padded to 16), G gates, N = G·P padded to 64.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from app.charlm.cells import update
+from app.charlm.kernels import compiled, load_input, product
+from app.charlm.sampling import choose, log_total, uniform
+from app.charlm.vocabulary import BOUNDARY
+
+
+class Weights(NamedTuple):
+    """All of a network, stacked by layer; what compiled code reads."""
+
+    table_VN: Any  # layer 0: W_ih · embedding + biases
+    hidden: tuple[Any, Any, Any, Any]  # [L, …] panels, scales, offsets, biases
+    input: tuple[Any, Any, Any, Any]  # [L−1, …] of the layers above the first
+    output: tuple[Any, Any, Any, Any]
+
+
+class Scratch(NamedTuple):
+    """Room for one call's intermediate results; every row of a call has its own."""
+
+    below_BP: Any
+    own_BP: Any
+    from_input_BN: Any
+    from_hidden_BN: Any
+    logits_BV: Any
+    probabilities_V: Any
+
+
+@compiled
+def step(
+    weights: Any, scratch: Any, cell: int, units: int, chars: Any, state: Any, slots: Any,
+    rows: int, wants_logits: bool,
+) -> None:  # fmt: skip
+    """Read one character on each of the first ``rows`` rows; logits go to the scratch."""
+    width = scratch.own_BP.shape[1]
+    table = weights.table_VN
+    panels, scales, offsets, biases = weights.hidden
+    upper, upper_scales, upper_offsets, upper_biases = weights.input
+    for layer in range(state.shape[1]):
+        for row in range(rows):
+            load_input(state[slots[row], layer], scratch.own_BP[row], units)
+        product(scratch.own_BP, panels[layer], scales[layer], offsets[layer], biases[layer],
+                scratch.from_hidden_BN, rows)  # fmt: skip
+        if layer > 0:
+            product(scratch.below_BP, upper[layer - 1], upper_scales[layer - 1],
+                    upper_offsets[layer - 1], upper_biases[layer - 1],
+                    scratch.from_input_BN, rows)  # fmt: skip
+        for row in range(rows):
+            x = table[chars[row]] if layer == 0 else scratch.from_input_BN[row]
+            update(cell, x, scratch.from_hidden_BN[row], state[slots[row], layer], units, width)
+            load_input(state[slots[row], layer], scratch.below_BP[row], units)
+    if wants_logits:
+        panels1, scales1, offsets1, biases1 = weights.output
+        product(scratch.below_BP, panels1, scales1, offsets1, biases1, scratch.logits_BV, rows)
+
+
+@compiled
+def read(
+    weights: Any, scratch: Any, cell: int, units: int, symbols: int, ids: Any, lengths: Any,
+    state: Any, slots: Any, targets: Any, logprobs: Any, ranks: Any,
+) -> None:  # fmt: skip
+    """Read ``ids`` [B, T], row b's first lengths[b] of them; lengths fall with b.
+
+    Where targets [B, T] are given (else [0, 0]), their logprobs and ranks are
+    filled in.
+    """
+    chars = np.zeros(len(lengths), dtype=np.int32)
+    rows = len(lengths)
+    for t in range(ids.shape[1]):
+        while rows > 0 and lengths[rows - 1] <= t:
+            rows -= 1
+        if rows == 0:
+            break
+        for row in range(rows):
+            chars[row] = ids[row, t]
+        step(weights, scratch, cell, units, chars, state, slots, rows, len(targets) > 0)
+        if len(targets) > 0:
+            for row in range(rows):
+                logits = scratch.logits_BV[row]
+                own = logits[targets[row, t]]
+                logprobs[row, t] = np.float64(own) - log_total(logits, symbols)
+                rank = 1
+                for v in range(symbols):
+                    rank += logits[v] > own
+                ranks[row, t] = rank
+
+
+@compiled
+def write(
+    weights: Any, scratch: Any, cell: int, units: int, symbols: int, state: Any, slots: Any,
+    chars: Any, steps: Any, positions: Any, integers: Any, floats: Any, counts: Any, biases: Any,
+    drawn: Any, logprobs: Any,
+) -> None:  # fmt: skip
+    """Draw up to steps[b] symbols on each row b; rows come with steps falling.
+
+    A row reads chars[b], draws, reads what it drew, and so on; it ends after
+    drawing the boundary. ``integers`` [B, 4] holds seed, choice, top_k and
+    whether the boundary may be drawn, ``floats`` [B, 5] temperature, top_p,
+    min_p, frequency and presence penalty. ``drawn`` and ``logprobs`` are [B, Q];
+    positions [B] and counts advance. What was not
+    drawn stays as it was.
+    """
+    rows = len(steps)
+    alive = np.ones(rows, dtype=np.bool_)
+    packed = np.arange(rows)
+    current = np.zeros(rows, dtype=np.int32)
+    places = np.zeros(rows, dtype=slots.dtype)
+    for q in range(drawn.shape[1]):
+        live = 0
+        for row in range(rows):
+            if alive[row] and q < steps[row]:
+                packed[live] = row
+                current[live] = chars[row]
+                places[live] = slots[row]
+                live += 1
+        if live == 0:
+            break
+        step(weights, scratch, cell, units, current, state, places, live, True)
+        for place in range(live):
+            row = packed[place]
+            logits = scratch.logits_BV[place]
+            number = uniform(integers[row, 0], integers[row, 1], positions[row])
+            symbol = choose(
+                logits, symbols, counts[row], biases[row], floats[row, 0], floats[row, 1],
+                integers[row, 2], floats[row, 2], floats[row, 3], floats[row, 4],
+                integers[row, 3] != 0, number, scratch.probabilities_V,
+            )  # fmt: skip
+            drawn[row, q] = symbol
+            logprobs[row, q] = np.float64(logits[symbol]) - log_total(logits, symbols)
+            if counts.shape[1] > 0:
+                counts[row, symbol] += 1
+            positions[row] += 1
+            chars[row] = symbol
+            if symbol == BOUNDARY:
+                alive[row] = False
