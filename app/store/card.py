@@ -1,0 +1,172 @@
+"""What a model file says about itself: the network's shape, the vocabulary, the lineage.
+
+A ``Card`` travels as JSON in the header of the file (see ``artifact``), as JSON
+in the registry and over HTTP. Believes nothing: every field is bounded and the
+fields are held against each other, so that a card that exists is consistent.
+Knows neither weights nor files.
+"""
+
+from __future__ import annotations
+
+import json
+from importlib import metadata
+from itertools import pairwise
+from typing import Annotated, Any, Final, Literal, Self
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    FiniteFloat,
+    JsonValue,
+    NonNegativeInt,
+    StringConstraints,
+    model_validator,
+)
+
+from app.charlm.measures import Measures
+from app.charlm.network import NetworkConfig
+from app.charlm.vocabulary import RESERVED, Vocabulary
+from app.errors import InvalidInput
+
+FORMAT_VERSION: Final = 1
+Precision = Literal["float32", "float16", "bfloat16"]
+CorpusFormat = Literal["lines", "text"]
+
+_Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+_Line = Annotated[str, StringConstraints(max_length=1000)]
+_Seconds = Annotated[int, Field(ge=0, le=2**53)]
+_Bits = Annotated[FiniteFloat, Field(ge=0)]
+
+_LIBRARIES: Final = ("charloom", "numpy", "torch")
+
+
+class _Part(BaseModel):
+    # A field this version does not know is left out: a newer card with one more is no reason
+    # to refuse a model. What changes meaning raises FORMAT_VERSION instead.
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class Measured(_Part):
+    """How good the network was at held-out text; see ``app.charlm.measures``."""
+
+    nats: _Bits
+    bits_per_character: _Bits
+    perplexity: FiniteFloat = Field(ge=1)
+    accuracy: FiniteFloat = Field(ge=0, le=1)
+    characters: NonNegativeInt
+
+    @classmethod
+    def of(cls, measures: Measures | None) -> Self | None:
+        """The measured figures in a card; None for None."""
+        return None if measures is None else cls.model_validate(measures, from_attributes=True)
+
+
+class Lineage(_Part):
+    """Where the network came from, for people: enough to train it again."""
+
+    corpus: _Line | None = None  # what it was trained on, its origin and terms
+    command: _Line | None = None  # trains it again
+    base_model: _Line | None = None  # name@version whose weights it started from
+    parameters: dict[_Line, JsonValue] = Field(default_factory=dict)  # of the training
+
+
+class Card(_Part):
+    """One model file's description.
+
+    ``sha256`` and ``size_bytes`` are the file's own; they are absent inside the
+    file and known once it has been written or read. Times are Unix seconds.
+    """
+
+    format_version: Literal[1] = FORMAT_VERSION
+    cell: Literal["rnn", "lstm", "gru"]
+    layers: int
+    hidden_size: int
+    embedding_size: int
+    dropout: FiniteFloat = 0.0
+    activation: Literal["tanh", "relu"] = "tanh"
+    tied: bool = False
+    parameters: NonNegativeInt
+    symbols: NonNegativeInt
+    vocabulary: str = Field(repr=False)
+    corpus_format: CorpusFormat
+    precision: Precision
+    weights_sha256: _Digest
+    calibration: tuple[_Bits, ...] | None = Field(None, min_length=2, max_length=10_001, repr=False)
+    trained_characters: NonNegativeInt = 0
+    dataset_sha256: _Digest | None = None
+    seed: int | None = Field(None, ge=-(2**63), le=2**64 - 1)
+    validation: Measured | None = None
+    test: Measured | None = None
+    run_id: _Line | None = None
+    created_at: _Seconds
+    libraries: dict[_Line, _Line] = Field(default_factory=dict)
+    lineage: Lineage = Lineage()
+    size_bytes: NonNegativeInt | None = None
+    sha256: _Digest | None = None
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if len(set(self.vocabulary)) != len(self.vocabulary):
+            raise ValueError("the vocabulary has a character twice")
+        if self.symbols != len(self.vocabulary) + RESERVED:
+            raise ValueError("symbols is not the size of the vocabulary")
+        try:
+            network = self.network
+        except InvalidInput as error:
+            raise ValueError(error.message) from error
+        if self.parameters != network.parameters(self.symbols):
+            raise ValueError("parameters is not the number of the network's weights")
+        quantiles = self.calibration or ()
+        if any(low > high for low, high in pairwise(quantiles)):
+            raise ValueError("the calibration does not ascend")
+        return self
+
+    @property
+    def network(self) -> NetworkConfig:
+        """The shape of the network."""
+        return NetworkConfig(
+            cell=self.cell,
+            layers=self.layers,
+            hidden_size=self.hidden_size,
+            embedding_size=self.embedding_size,
+            dropout=self.dropout,
+            activation=self.activation,
+            tied=self.tied,
+        )
+
+    def summary(self) -> dict[str, Any]:
+        """The card as JSON for people: without the vocabulary's and the calibration's length."""
+        return self.model_dump(mode="json", exclude={"vocabulary", "calibration"})
+
+    def to_json(self) -> str:
+        """The card as it stands in the file: ASCII, without the file's own size and digest."""
+        fields = self.model_dump(mode="json", exclude={"size_bytes", "sha256"}, exclude_none=True)
+        return json.dumps(fields, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
+
+
+def network_fields(config: NetworkConfig, vocabulary: Vocabulary) -> dict[str, Any]:
+    """The fields of a card that follow from the network and its vocabulary."""
+    return {
+        "cell": config.cell,
+        "layers": config.layers,
+        "hidden_size": config.hidden_size,
+        "embedding_size": config.embedding_size,
+        "dropout": config.dropout,
+        "activation": config.activation,
+        "tied": config.tied,
+        "parameters": config.parameters(len(vocabulary)),
+        "symbols": len(vocabulary),
+        "vocabulary": vocabulary.characters,
+    }
+
+
+def library_versions() -> dict[str, str]:
+    """What is installed now of the libraries that decide the arithmetic."""
+    found = {}
+    for name in _LIBRARIES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:  # app/ on the path without being installed
+            continue
+    return found

@@ -1,0 +1,113 @@
+"""The frame of a safetensors file: a length, a JSON header, then the tensors' bytes.
+
+Takes the bytes of a header that someone else may have written and gives the
+card's text and where each tensor lies, or raises ``InvalidArtifact``. Written
+out here rather than left to a library, so that every bound is ours to see:
+nothing is allocated by a number that the file names.
+
+The format: https://huggingface.co/docs/safetensors (8 bytes, little-endian: the
+header's length; the header, padded with spaces; the tensors without gaps).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any, Final, NamedTuple, NoReturn
+
+from app.errors import InvalidArtifact, TooLarge
+
+PREFIX: Final = 8
+MAX_HEADER: Final = 1_000_000
+MAX_TENSORS: Final = 64
+CARD_KEY: Final = "charloom"
+
+_METADATA: Final = "__metadata__"
+
+
+class Entry(NamedTuple):
+    """One tensor: safetensors' dtype name, shape, and first and last byte + 1 after the header."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    begin: int
+    end: int
+
+
+def refuse(reason: str) -> NoReturn:
+    """Raise InvalidArtifact with a whole sentence."""
+    raise InvalidArtifact(f"This is not a model file that can be used: {reason}.")
+
+
+def header_length(prefix: bytes, file_size: int) -> int:
+    """The header's length from the first 8 bytes, once it is known to be possible."""
+    if len(prefix) < PREFIX:
+        refuse("it is shorter than 8 bytes")
+    length = int.from_bytes(prefix[:PREFIX], "little")
+    if length > MAX_HEADER:
+        refuse(f"its header would be longer than {MAX_HEADER:,} bytes")
+    if length > file_size - PREFIX:
+        refuse("it ends inside its header")
+    return length
+
+
+def parse_header(raw: bytes) -> tuple[str, dict[str, Entry]]:
+    """The card's text and every tensor's entry, in the file's order."""
+    fields = _parse_json(raw)
+    metadata = fields.pop(_METADATA, None)
+    card = metadata.get(CARD_KEY) if isinstance(metadata, dict) else None
+    if not isinstance(card, str):
+        refuse("its header has no Charloom card")
+    if len(fields) > MAX_TENSORS:
+        refuse(f"it has more than {MAX_TENSORS} tensors")
+    return card, {name: _entry(name, value) for name, value in fields.items()}
+
+
+def _parse_json(raw: bytes) -> dict[str, Any]:
+    if not raw.startswith(b"{"):
+        refuse("its header is not JSON")
+    try:
+        fields = json.loads(raw.decode(), object_pairs_hook=_distinct)
+    except (ValueError, RecursionError):
+        # UnicodeDecodeError and JSONDecodeError are ValueErrors; RecursionError: deep nesting.
+        refuse("its header is not JSON")
+    if not isinstance(fields, dict):
+        refuse("its header is not a JSON object")
+    return fields
+
+
+def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    fields = dict(pairs)
+    if len(fields) != len(pairs):
+        raise ValueError("a key twice")
+    return fields
+
+
+def _entry(name: str, value: object) -> Entry:
+    match value:
+        case {"dtype": str(dtype), "shape": list(shape), "data_offsets": [begin, end]}:
+            if all(type(number) is int for number in (*shape, begin, end)):
+                return Entry(dtype, tuple(shape), begin, end)
+    refuse(f"the entry of the tensor {name[:80]!r} is malformed")
+
+
+def make_header(card: str, entries: Mapping[str, Entry]) -> bytes:
+    """The first bytes of a file: the length and the header, padded so that tensors are aligned.
+
+    Raises TooLarge if the card does not fit.
+    """
+    fields: dict[str, Any] = {_METADATA: {CARD_KEY: card}}
+    for name, entry in entries.items():
+        fields[name] = {
+            "dtype": entry.dtype,
+            "shape": list(entry.shape),
+            "data_offsets": [entry.begin, entry.end],
+        }
+    raw = json.dumps(fields, ensure_ascii=True, separators=(",", ":")).encode()
+    raw += b" " * (-len(raw) % PREFIX)
+    if len(raw) > MAX_HEADER:
+        raise TooLarge(
+            f"The model's description takes {len(raw):,} bytes and may take {MAX_HEADER:,}; "
+            "most of it is the vocabulary: leave rare characters out of the corpus."
+        )
+    return len(raw).to_bytes(PREFIX, "little") + raw
