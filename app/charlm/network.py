@@ -46,7 +46,7 @@ class NetworkConfig:
     def __post_init__(self) -> None:
         _require(self.cell in GATES, "cell", "one of rnn, lstm, gru")
         _require(self.activation in ("tanh", "relu"), "activation", "tanh or relu")
-        _require(1 <= self.layers <= 16, "layers", "from 1 to 16")
+        _require(1 <= self.layers <= 15, "layers", "from 1 to 15")  # 64 tensors fit a model file
         _require(1 <= self.hidden_size <= 16384, "hidden_size", "from 1 to 16384")
         _require(1 <= self.embedding_size <= 16384, "embedding_size", "from 1 to 16384")
         _require(0 <= self.dropout < 1, "dropout", "at least 0 and below 1")
