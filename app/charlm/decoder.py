@@ -35,10 +35,25 @@ Floats = NDArray[np.float32]
 
 
 class Reading(NamedTuple):
-    """What the network thought of given symbols; float64 nats and ranks from 1."""
+    """What the network thought of given symbols; float64 nats and ranks from 1.
+
+    The N likeliest symbols in the place of each come likeliest first (−1: there
+    are no more).
+    """
 
     logprobs_BT: NDArray[np.float64]
     ranks_BT: NDArray[np.int32]
+    top_ids_BTN: NDArray[np.int32]
+    top_logprobs_BTN: NDArray[np.float64]
+
+
+class Writing(NamedTuple):
+    """Drawn ids (−1 where nothing was drawn), their logprobs in nats, the likeliest symbols."""
+
+    ids_BQ: NDArray[np.int32]
+    logprobs_BQ: NDArray[np.float64]
+    top_ids_BQN: NDArray[np.int32]
+    top_logprobs_BQN: NDArray[np.float64]
 
 
 @dataclass
@@ -125,11 +140,14 @@ class Decoder:
         state_BLS: Floats,
         slots: Sequence[int],
         targets: Sequence[NDArray[np.integer[Any]]] | None = None,
+        *,
+        top: int = 0,
     ) -> Reading:
         """Let row ``slots[b]`` read ``sequences[b]``; lengths may differ.
 
         With ``targets`` (of the same lengths), gives the logprob and the rank
-        of targets[b][t] after reading sequences[b][..t]; else empty arrays.
+        of targets[b][t] after reading sequences[b][..t], and the ``top``
+        likeliest symbols there; else empty arrays.
         """
         order = sorted(range(len(sequences)), key=lambda b: -len(sequences[b]))
         lengths = np.array([len(sequences[b]) for b in order], dtype=np.int64)
@@ -141,13 +159,15 @@ class Decoder:
             if targets is not None:
                 goals[row, : lengths[row]] = targets[b]
         logprobs, ranks = np.zeros(goals.shape), np.zeros(goals.shape, dtype=np.int32)
+        tops = np.zeros((*goals.shape, top), dtype=np.int32)
+        top_logprobs = np.zeros(tops.shape)
         places = np.array([slots[b] for b in order], dtype=np.int64)
         stepping.read(
             self._weights, self._scratch(len(order)), self._cell, self.hidden_size, self.symbols,
-            ids, lengths, state_BLS, places, goals, logprobs, ranks,
+            ids, lengths, state_BLS, places, goals, logprobs, ranks, tops, top_logprobs,
         )  # fmt: skip
         back = np.argsort(order) if wanted else np.zeros(0, dtype=np.int64)
-        return Reading(logprobs[back], ranks[back])
+        return Reading(logprobs[back], ranks[back], tops[back], top_logprobs[back])
 
     def logits(self, ids_B: NDArray[np.integer[Any]], state_BLS: Floats) -> Floats:
         """Read one symbol on every row; the logits [B, V] of the next."""
@@ -161,13 +181,13 @@ class Decoder:
         return logits
 
     def write(
-        self, rows: Sequence[Row], state_BLS: Floats, steps: Sequence[int]
-    ) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
+        self, rows: Sequence[Row], state_BLS: Floats, steps: Sequence[int], *, top: int = 0
+    ) -> Writing:
         """Draw up to ``steps[b]`` symbols on each row, ending a row at the boundary.
 
-        Gives the ids and their logprobs (the network's own, in nats), both
-        [B, max(steps)], −1 where nothing was drawn. The rows are brought up to
-        date: the last symbol drawn is their ``current``, not yet read.
+        The logprobs are the network's own, before temperature and all else; with
+        each come the ``top`` likeliest symbols. The rows are brought up to date:
+        the last symbol drawn is their ``current``, not yet read.
         """
         count = len(rows)
         symbols = self.symbols
@@ -182,16 +202,18 @@ class Decoder:
         positions = np.array([row.position for row in rows], dtype=np.int64)
         drawn = np.full((count, max(steps, default=0)), -1, dtype=np.int32)
         logprobs = np.zeros(drawn.shape)
+        tops = np.zeros((*drawn.shape, top), dtype=np.int32)
+        top_logprobs = np.zeros(tops.shape)
         stepping.write(
             self._weights, self._scratch(count), self._cell, self.hidden_size, symbols,
             state_BLS, np.array([row.slot for row in rows], dtype=np.int64), current,
             np.array(steps, dtype=np.int64), positions, _integers(rows), _floats(rows),
-            counts, biases, drawn, logprobs,
+            counts, biases, drawn, logprobs, tops, top_logprobs,
         )  # fmt: skip
         for b, row in enumerate(rows):
             row.current, row.position = int(current[b]), int(positions[b])
             row.counts[:] = counts[b, : len(row.counts)]
-        return drawn, logprobs
+        return Writing(drawn, logprobs, tops, top_logprobs)
 
     def _scratch(self, rows: int) -> stepping.Scratch:
         width = padded(self.hidden_size, LANES)

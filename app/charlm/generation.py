@@ -43,7 +43,7 @@ def generate(
         boundary=boundary,
     )
     for _ in range(max_symbols):
-        drawn, logprobs = decoder.write([row], state_BLS, [1])
-        yield int(drawn[0, 0]), float(logprobs[0, 0])
-        if drawn[0, 0] == BOUNDARY:
+        writing = decoder.write([row], state_BLS, [1])
+        yield int(writing.ids_BQ[0, 0]), float(writing.logprobs_BQ[0, 0])
+        if writing.ids_BQ[0, 0] == BOUNDARY:
             return

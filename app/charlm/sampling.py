@@ -113,6 +113,27 @@ def log_total(logits: Any, symbols: int) -> float:
 
 
 @compiled
+def likeliest(logits: Any, symbols: int, total: float, ids: Any, logprobs: Any) -> None:
+    """Fill ids [N] and logprobs [N] with the likeliest symbols, of equals the lowest id first.
+
+    ``total`` is their ``log_total``. Where there are fewer than N symbols, ids end in −1.
+    """
+    count = 0
+    for v in range(symbols if len(ids) else 0):
+        value = np.float64(logits[v]) - total
+        if count == len(ids) and not value > logprobs[count - 1]:
+            continue
+        place = min(count, len(ids) - 1)
+        count = min(count + 1, len(ids))
+        while place > 0 and logprobs[place - 1] < value:
+            ids[place], logprobs[place] = ids[place - 1], logprobs[place - 1]
+            place -= 1
+        ids[place], logprobs[place] = v, value
+    for place in range(count, len(ids)):
+        ids[place] = -1
+
+
+@compiled
 def _cut(weights: Any, order: Any, top_p: float, top_k: int, min_p: float) -> int:
     """How many of the symbols in ``order`` (likeliest first) stay."""
     total = 0.0

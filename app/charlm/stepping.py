@@ -16,7 +16,7 @@ import numpy as np
 
 from app.charlm.cells import update
 from app.charlm.kernels import compiled, load_input, product
-from app.charlm.sampling import choose, log_total, uniform
+from app.charlm.sampling import choose, likeliest, log_total, uniform
 from app.charlm.vocabulary import BOUNDARY
 
 
@@ -71,12 +71,12 @@ def step(
 @compiled
 def read(
     weights: Any, scratch: Any, cell: int, units: int, symbols: int, ids: Any, lengths: Any,
-    state: Any, slots: Any, targets: Any, logprobs: Any, ranks: Any,
+    state: Any, slots: Any, targets: Any, logprobs: Any, ranks: Any, tops: Any, top_logprobs: Any,
 ) -> None:  # fmt: skip
     """Read ``ids`` [B, T], row b's first lengths[b] of them; lengths fall with b.
 
     Where targets [B, T] are given (else [0, 0]), their logprobs and ranks are
-    filled in.
+    filled in, and the N likeliest symbols in their place, tops [B, T, N].
     """
     chars = np.zeros(len(lengths), dtype=np.int32)
     rows = len(lengths)
@@ -92,7 +92,9 @@ def read(
             for row in range(rows):
                 logits = scratch.logits_BV[row]
                 own = logits[targets[row, t]]
-                logprobs[row, t] = np.float64(own) - log_total(logits, symbols)
+                total = log_total(logits, symbols)
+                logprobs[row, t] = np.float64(own) - total
+                likeliest(logits, symbols, total, tops[row, t], top_logprobs[row, t])
                 rank = 1
                 for v in range(symbols):
                     rank += logits[v] > own
@@ -103,16 +105,16 @@ def read(
 def write(
     weights: Any, scratch: Any, cell: int, units: int, symbols: int, state: Any, slots: Any,
     chars: Any, steps: Any, positions: Any, integers: Any, floats: Any, counts: Any, biases: Any,
-    drawn: Any, logprobs: Any,
+    drawn: Any, logprobs: Any, tops: Any, top_logprobs: Any,
 ) -> None:  # fmt: skip
     """Draw up to steps[b] symbols on each row b; rows come with steps falling.
 
     A row reads chars[b], draws, reads what it drew, and so on; it ends after
     drawing the boundary. ``integers`` [B, 4] holds seed, choice, top_k and
     whether the boundary may be drawn, ``floats`` [B, 5] temperature, top_p,
-    min_p, frequency and presence penalty. ``drawn`` and ``logprobs`` are [B, Q];
-    positions [B] and counts advance. What was not
-    drawn stays as it was.
+    min_p, frequency and presence penalty. ``drawn`` and ``logprobs`` are [B, Q],
+    the likeliest symbols ``tops`` [B, Q, N]; positions [B] and counts advance.
+    What was not drawn stays as it was.
     """
     rows = len(steps)
     alive = np.ones(rows, dtype=np.bool_)
@@ -140,7 +142,9 @@ def write(
                 integers[row, 3] != 0, number, scratch.probabilities_V,
             )  # fmt: skip
             drawn[row, q] = symbol
-            logprobs[row, q] = np.float64(logits[symbol]) - log_total(logits, symbols)
+            total = log_total(logits, symbols)
+            logprobs[row, q] = np.float64(logits[symbol]) - total
+            likeliest(logits, symbols, total, tops[row, q], top_logprobs[row, q])
             if counts.shape[1] > 0:
                 counts[row, symbol] += 1
             positions[row] += 1

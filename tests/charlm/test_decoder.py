@@ -150,7 +150,7 @@ def test_writing_together_in_any_steps_equals_the_plain_loop(
             if most > done and not (texts[b] and texts[b][-1][0] == BOUNDARY)
         ]
         steps = [min(quantum, wanted[b][2] - done) for b in live]
-        drawn, logprobs = decoder.write([rows[b] for b in live], state, steps)
+        drawn, logprobs = decoder.write([rows[b] for b in live], state, steps)[:2]
         for place, b in enumerate(live):
             pairs = zip(drawn[place].tolist(), logprobs[place].tolist(), strict=True)
             texts[b] += [pair for pair in pairs if pair[0] >= 0]

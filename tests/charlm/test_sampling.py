@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.charlm.sampling import Sampling, choose, log_total, uniform
+from app.charlm.sampling import Sampling, choose, likeliest, log_total, uniform
 from app.errors import InvalidInput
 
 LOGITS = np.array([9.0, 5.0, 1.0, 0.0, -1.0, 1.0], dtype=np.float32)
@@ -148,3 +148,14 @@ def test_a_wrong_value_is_named(field: str, value: object) -> None:
 def test_a_bias_for_a_symbol_that_is_not_there_is_named() -> None:
     with pytest.raises(InvalidInput, match="names symbol 99; the model has 0 to 5"):
         Sampling(logit_bias=((99, 1.0),)).bias_row(6)
+
+
+@given(st.lists(st.integers(-3, 3), min_size=1, max_size=12), st.integers(0, 14))
+def test_the_likeliest_come_in_order_and_of_equals_the_lowest_id(values: list[int], n: int) -> None:
+    logits = np.array(values, dtype=np.float32)
+    ids, logprobs = np.zeros(n, dtype=np.int32), np.zeros(n)
+    total = log_total(logits, len(values))
+    likeliest(logits, len(values), total, ids, logprobs)
+    wanted = sorted(range(len(values)), key=lambda v: (-values[v], v))[:n]
+    assert ids.tolist() == wanted + [-1] * (n - len(wanted))
+    assert logprobs[: len(wanted)].tolist() == [np.float64(logits[v]) - total for v in wanted]
