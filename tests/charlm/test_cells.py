@@ -21,21 +21,21 @@ Array = NDArray[np.float64]
 
 
 def sigmoid(a: Array) -> Array:
-    return 1 / (1 + np.exp(-a))
+    return np.asarray(1 / (1 + np.exp(-a)))
 
 
 def expected(name: str, x: Array, h: Array, state: Array, units: int) -> Array:
     a, b = x.reshape(-1, 16)[:, :units], h.reshape(-1, 16)[:, :units]
     if name == "rnn_tanh":
-        return np.tanh(a[0] + b[0])
+        return np.asarray(np.tanh(a[0] + b[0]))
     if name == "rnn_relu":
-        return np.maximum(a[0] + b[0], 0)
+        return np.asarray(np.maximum(a[0] + b[0], 0))
     if name == "lstm":
         i, f, o = (sigmoid(a[g] + b[g]) for g in (0, 1, 3))
         c = f * state[units:] + i * np.tanh(a[2] + b[2])
         return np.concatenate((o * np.tanh(c), c))
     r, z = sigmoid(a[0] + b[0]), sigmoid(a[1] + b[1])
-    return (1 - z) * np.tanh(a[2] + r * b[2]) + z * state
+    return np.asarray((1 - z) * np.tanh(a[2] + r * b[2]) + z * state)
 
 
 @pytest.mark.parametrize("cell", range(4))
