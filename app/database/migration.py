@@ -1,0 +1,86 @@
+"""Migrating: from whatever tables there are to those of this code, one server at a time.
+
+Takes an engine; the steps are Alembic's, in ``migrations/`` beside the package
+(in a clone, an editable installation, the container and a wheel alike). Knows
+no table.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, Engine, text
+
+from app.errors import Conflict
+
+MIGRATIONS: Final = Path(__file__).resolve().parents[2] / "migrations"
+
+# Any number will do, as long as every version of Charloom takes the same.
+_ADVISORY_LOCK: Final = 0x636861726C6F6F6D
+
+# Alembic keeps the running migration in module globals.
+_one_in_this_process = threading.Lock()
+
+
+def migrate(engine: Engine, revision: str = "head") -> None:
+    """Upgrade or downgrade to ``revision`` in one transaction; nothing if it is there.
+
+    Raises Conflict when the database is at a revision that this code does not know.
+    """
+    config = configuration()
+    script = ScriptDirectory.from_config(config)
+    with _one_in_this_process, _exclusive(engine) as connection:
+        config.attributes["connection"] = connection
+        current = MigrationContext.configure(connection).get_current_revision()
+        known = [step.revision for step in script.walk_revisions()]  # newest first
+        if current is not None and current not in known:
+            raise Conflict(
+                f"The database was made by a newer Charloom (its revision is {current}, and this "
+                f"one knows revisions up to {known[0]}). Run that version, or set "
+                "CHARLOOM_DATABASE_URL or CHARLOOM_DATA_DIR to another database.",
+                code="database_newer",
+            )
+        wanted = known[0] if revision == "head" else revision
+        if current is not None and (wanted == "base" or known.index(wanted) > known.index(current)):
+            command.downgrade(config, wanted)
+        elif wanted != "base":
+            command.upgrade(config, wanted)
+
+
+def configuration() -> Config:
+    """Alembic's configuration, made here so that no file needs to be found at run time."""
+    config = Config()
+    # ConfigParser reads % as the beginning of a substitution.
+    config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
+    return config
+
+
+@contextmanager
+def _exclusive(engine: Engine) -> Iterator[Connection]:
+    """A transaction that no other migrating server is in; the second one waits."""
+    with engine.connect() as connection:
+        if engine.dialect.name == "sqlite":
+            # SQLite alters a table by copying it, and dropping the old one would
+            # delete what refers to it. The switch does nothing inside a transaction.
+            driver = connection.connection.driver_connection
+            assert driver is not None
+            driver.execute("PRAGMA foreign_keys=OFF")
+            try:
+                with connection.begin():  # BEGIN IMMEDIATE
+                    yield connection
+                    broken = connection.execute(text("PRAGMA foreign_key_check")).all()
+                    assert not broken, f"a migration broke references: {broken[:3]}"
+            finally:
+                driver.execute("PRAGMA foreign_keys=ON")
+            return
+        with connection.begin():
+            connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _ADVISORY_LOCK})
+            yield connection

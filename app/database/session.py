@@ -1,0 +1,162 @@
+"""A database, SQLite or PostgreSQL: its connections, its transactions, its migration.
+
+Takes a SQLAlchemy URL; gives sessions, each exactly one transaction. Knows no
+table. Errors of the database that a caller may wait out or must mend become
+``Overloaded`` (locked, gone for now) and ``StorageFailed`` (full, read-only);
+a broken constraint stays SQLAlchemy's IntegrityError for the caller to read.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+from sqlalchemy import Connection, Engine, create_engine, event, text
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.orm import Session, sessionmaker
+
+from app.database.migration import migrate
+from app.errors import InvalidInput, Overloaded, StorageFailed
+
+# Below this, WAL with more than one writing process can corrupt the file (a checkpoint race).
+SAFE_WAL: Final = (3, 51, 3)
+
+_READ_ONLY: Final = "charloom_read_only"
+
+
+class Database:
+    """One database and its pool of connections. Safe to share between threads.
+
+    Raises InvalidInput for a URL that is neither SQLite's nor PostgreSQL's.
+    """
+
+    def __init__(self, url: str) -> None:
+        self.engine = _connect(url)
+        reading = self.engine.execution_options(postgresql_readonly=True, **{_READ_ONLY: True})
+        self._writing = sessionmaker(self.engine, expire_on_commit=False)
+        self._reading = sessionmaker(reading, expire_on_commit=False)
+
+    @contextmanager
+    def session(self, *, read_only: bool = False) -> Iterator[Session]:
+        """One transaction: committed when the block ends, rolled back when it raises.
+
+        On SQLite a transaction that may write takes the write lock at once
+        (``BEGIN IMMEDIATE``): it waits its turn at the start, where nothing is
+        lost, and cannot fail half-way for want of the lock. Keep it short.
+
+        Raises Overloaded, StorageFailed.
+        """
+        with explained(), (self._reading if read_only else self._writing).begin() as session:
+            yield session
+
+    def migrate(self, revision: str = "head") -> None:
+        """Bring the tables up (or, in tests, down) to a revision, one server at a time.
+
+        Raises Conflict when the database is newer than this code.
+        """
+        with explained():
+            migrate(self.engine, revision)
+
+    def ping(self) -> None:
+        """Ask the database something; raises Overloaded or StorageFailed if it does not answer."""
+        with self.session(read_only=True) as session:
+            session.execute(text("SELECT 1"))
+
+    def describe(self) -> str:
+        """What the database is and how it is used, for people."""
+        if self.engine.dialect.name != "sqlite":
+            with explained(), self.engine.connect() as connection:
+                version = connection.execute(text("SHOW server_version")).scalar_one()
+            return f"PostgreSQL {version}"
+        mode = journal_mode(sqlite3.sqlite_version_info)
+        why = "" if mode == "WAL" else " (WAL is safe from SQLite 3.51.3 on)"
+        return f"SQLite {sqlite3.sqlite_version}, journal mode {mode}{why}"
+
+    def close(self) -> None:
+        """Close every connection."""
+        self.engine.dispose()
+
+
+def journal_mode(sqlite_version: tuple[int, ...]) -> str:
+    """WAL where it is safe, else DELETE."""
+    return "WAL" if sqlite_version >= SAFE_WAL else "DELETE"
+
+
+def _connect(url: str) -> Engine:
+    try:
+        parsed = make_url(url)
+        if parsed.get_backend_name() == "postgresql":
+            # A connection that the server has dropped meanwhile is replaced before it is used.
+            return create_engine(
+                parsed.set(drivername="postgresql+psycopg"), pool_pre_ping=True, pool_timeout=10
+            )
+    except ValueError as error:  # ArgumentError is one
+        raise _wrong_url() from error
+    if parsed.get_backend_name() != "sqlite" or parsed.database in (None, "", ":memory:"):
+        raise _wrong_url()
+    assert parsed.database
+    _make_folder(Path(parsed.database).parent)
+    engine = create_engine(parsed)
+    event.listen(engine, "connect", _prepare_sqlite)
+    event.listen(engine, "begin", _begin_sqlite)
+    return engine
+
+
+def _wrong_url() -> InvalidInput:
+    return InvalidInput(
+        "The database URL must be sqlite:///FILE or postgresql://USER@HOST/DATABASE.",
+        param="database_url",
+    )
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StorageFailed(
+            f"The folder of the database cannot be made ({error.strerror}); "
+            "CHARLOOM_DATA_DIR says where it is."
+        ) from error
+
+
+def _prepare_sqlite(connection: sqlite3.Connection, _: Any) -> None:
+    # None: the driver begins nothing by itself, so that _begin_sqlite decides.
+    connection.isolation_level = None
+    connection.execute("PRAGMA busy_timeout=10000")
+    wanted = journal_mode(sqlite3.sqlite_version_info)
+    (current,) = connection.execute("PRAGMA journal_mode").fetchone()
+    if current.upper() != wanted:
+        connection.execute(f"PRAGMA journal_mode={wanted}")
+    connection.execute("PRAGMA synchronous=FULL")
+    connection.execute("PRAGMA foreign_keys=ON")
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    deferred = connection.get_execution_options().get(_READ_ONLY, False)
+    connection.exec_driver_sql("BEGIN" if deferred else "BEGIN IMMEDIATE")
+
+
+@contextmanager
+def explained() -> Iterator[None]:
+    """Translate the database's refusals into errors with a message for people."""
+    try:
+        yield
+    except (OperationalError, InterfaceError) as error:
+        raise _explanation(error) from error
+
+
+def _explanation(error: DBAPIError) -> Overloaded | StorageFailed:
+    reason = str(error.orig).lower()
+    if "full" in reason or "no space" in reason:
+        return StorageFailed("The disk of the database is full; make room and try again.")
+    if "readonly" in reason or "read-only" in reason or "unable to open" in reason:
+        return StorageFailed("The database cannot be written; check its folder's permissions.")
+    if isinstance(error.orig, sqlite3.Error) and "locked" not in reason:
+        return StorageFailed("The database file cannot be used; it may be damaged.")
+    return Overloaded(
+        "The database does not answer just now; try again.", code="database_unavailable"
+    )

@@ -1,0 +1,129 @@
+"""The registry's tables, and what every table shares: names, times, ids, JSON.
+
+Alembic's target (``migrations/``). Constraints live here as well as in the
+code above, so that no path can write what must not be. Knows no queries.
+
+Times are integer milliseconds since 1970, taken from the database's own clock
+(``now_milliseconds``); ids are 26-character ULIDs, without the prefix that the
+outside sees.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Final
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    CheckConstraint,
+    ForeignKey,
+    ForeignKeyConstraint,
+    Integer,
+    MetaData,
+    String,
+    Text,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.sql.functions import FunctionElement
+from ulid import ULID
+
+# A constraint needs a name to be altered by a later migration, the same on both databases.
+NAMING: Final = {
+    "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+    "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+    "ck": "ck_%(table_name)s_%(constraint_name)s",
+    "fk": "fk_%(table_name)s_%(column_0_N_name)s_%(referred_table_name)s",
+    "pk": "pk_%(table_name)s",
+}
+
+NAME_LENGTH: Final = 200  # of a model's name, with all its parts
+
+json_type = JSON().with_variant(JSONB(), "postgresql")
+# SQLite numbers rows by itself only in a column of exactly this type.
+big_id_type = BigInteger().with_variant(Integer(), "sqlite")
+
+Milliseconds = Annotated[int, mapped_column(BigInteger)]
+UlidText = Annotated[str, mapped_column(String(26))]
+Digest = Annotated[str, mapped_column(String(64))]
+BigId = Annotated[int, mapped_column(big_id_type)]
+
+
+class Base(DeclarativeBase):
+    """Every table's base: one metadata, one naming convention."""
+
+    metadata = MetaData(naming_convention=NAMING)
+    type_annotation_map = {dict[str, Any]: json_type}  # noqa: RUF012 (SQLAlchemy's own form)
+
+
+def new_ulid() -> str:
+    """A new id: 26 characters that sort by the time they were made, to the millisecond."""
+    return str(ULID())
+
+
+class now_milliseconds(FunctionElement[int]):  # noqa: N801 (written like the SQL function it is)
+    """SQL: the database's clock in milliseconds since 1970."""
+
+    type = BigInteger()
+    inherit_cache = True
+
+
+@compiles(now_milliseconds, "sqlite")
+def _now_sqlite(element: now_milliseconds, compiler: SQLCompiler, **_: Any) -> str:
+    # unixepoch('subsec') needs 3.42; 2440587.5 is the Julian day of 1970.
+    return "CAST(ROUND((julianday('now') - 2440587.5) * 86400000.0) AS INTEGER)"
+
+
+@compiles(now_milliseconds, "postgresql")
+def _now_postgresql(element: now_milliseconds, compiler: SQLCompiler, **_: Any) -> str:
+    # Not now(): that is the transaction's beginning, which may lie before a wait for a lock.
+    return "CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000 AS BIGINT)"
+
+
+class ModelRow(Base):
+    """A name that has been published under; stays when its versions are deleted.
+
+    So ``next_version`` never goes back, and a version once seen by someone is
+    never another file.
+    """
+
+    __tablename__ = "models"
+    __table_args__ = (CheckConstraint("next_version >= 1", name="next_version"),)
+
+    name: Mapped[str] = mapped_column(String(NAME_LENGTH), primary_key=True)
+    next_version: Mapped[int]
+    created_at: Mapped[Milliseconds]
+
+
+class ModelVersionRow(Base):
+    """One file in the store. ``uri`` is its key there; ``card`` leaves the vocabulary out."""
+
+    __tablename__ = "model_versions"
+    __table_args__ = (CheckConstraint("version >= 1", name="version"),)
+
+    model_name: Mapped[str] = mapped_column(
+        String(NAME_LENGTH), ForeignKey("models.name"), primary_key=True
+    )
+    version: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    run_id: Mapped[UlidText | None] = mapped_column(unique=True)
+    sha256: Mapped[Digest]
+    uri: Mapped[str] = mapped_column(Text)
+    card: Mapped[dict[str, Any]]
+    created_at: Mapped[Milliseconds]
+
+
+class ModelAliasRow(Base):
+    """A name for a version that can be moved to another."""
+
+    __tablename__ = "model_aliases"
+    __table_args__ = (
+        ForeignKeyConstraint(
+            ["model_name", "version"], ["model_versions.model_name", "model_versions.version"]
+        ),
+    )
+
+    model_name: Mapped[str] = mapped_column(String(NAME_LENGTH), primary_key=True)
+    alias: Mapped[str] = mapped_column(String(64), primary_key=True)
+    version: Mapped[int]
