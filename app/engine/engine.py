@@ -1,0 +1,267 @@
+"""Many texts, one thread: continuous batching over recurrent states.
+
+**The central invariant: the same text whoever else is served.** Prompt,
+parameters and seed decide a sequence's symbols and logprobs bit for bit,
+whatever the other rows, the order of arrival, the size of chunks, cache hits or
+misses. It holds because the decoder gives a row the same bits in any company,
+random numbers depend on (seed, index, position) only, and nothing here touches
+either.
+
+Each tick: drop what was cancelled or is late; admit while rows are free; one
+network, whose turn it is, catches up with its prompts and draws; pieces go out.
+``tick`` may be called by hand, which is how the tests do it; ``start`` runs it
+in a thread. ``submit`` decides at the door, before anything is allocated.
+
+Knows no text, files, HTTP or JSON.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import time
+from collections.abc import Callable, Hashable
+from weakref import WeakKeyDictionary
+
+from app.engine.lane import Lane
+from app.engine.metrics import Metrics
+from app.engine.scheduler import Limits, Scheduler
+from app.engine.sequence import Piece, Request
+from app.engine.state_cache import StateCache
+from app.engine.stream import Abandoned, AsyncStream, BlockingStream, Bridge
+from app.engine.submission import Admitted, Network, Sink, Submission
+from app.errors import Overloaded
+
+logger = logging.getLogger(__name__)
+
+TICK_SECONDS = 0.006
+"""How long a tick should take; a new text waits about so long for its turn."""
+
+
+class Engine:
+    """Serves requests on any number of networks; safe to call from any thread."""
+
+    def __init__(
+        self,
+        limits: Limits | None = None,
+        *,
+        cache_bytes: int = 256 << 20,
+        clock: Callable[[], float] = time.monotonic,
+        metrics: Metrics | None = None,
+    ) -> None:
+        self.limits = limits or Limits()
+        self.cache = StateCache(cache_bytes)
+        self.metrics = metrics or Metrics()
+        self._clock = clock
+        self._scheduler = Scheduler(self.limits)
+        self._lanes: dict[Hashable, Lane] = {}
+        self._open: dict[Submission, None] = {}
+        self._forgotten: list[Hashable] = []
+        self._bridges: WeakKeyDictionary[asyncio.AbstractEventLoop, Bridge] = WeakKeyDictionary()
+        self._wake = threading.Condition()
+        self._thread: threading.Thread | None = None
+        self._draining = self._stopping = False
+
+    # -- from any thread
+
+    def submit(self, request: Request, network: Network) -> AsyncStream:
+        """Serve a request for a reader on the running event loop.
+
+        Raises Overloaded or TooLarge at once, and nothing has been allocated.
+        """
+        loop = asyncio.get_running_loop()
+        self._check(request)
+        with self._wake:
+            bridge = self._bridges.get(loop)
+            if bridge is None:
+                bridge = self._bridges[loop] = Bridge(loop)
+        stream = AsyncStream(request.sequences, bridge)
+        stream.cancel = self.submit_to(stream, request, network)
+        return stream
+
+    def submit_blocking(self, request: Request, network: Network) -> BlockingStream:
+        """As ``submit``, for a reader in a thread."""
+        self._check(request)
+        stream = BlockingStream(request.sequences)
+        stream.cancel = self.submit_to(stream, request, network)
+        return stream
+
+    def submit_to(self, sink: Sink, request: Request, network: Network) -> Callable[[], None]:
+        """Serve a request into any sink; what is returned cancels it."""
+        now = self._clock()
+        timeout = request.timeout_seconds
+        self._check(request)
+        request.sampling.bias_row(network.decoder.symbols)  # raises for a symbol that is not there
+        deadline = None if timeout is None else now + timeout
+        submission = Submission(request, network, sink, deadline, now)
+        with self._wake:
+            self._check(request)
+            self._scheduler.enter(submission)
+            self._open[submission] = None
+            self._wake.notify_all()
+
+        def cancel() -> None:
+            with self._wake:
+                submission.cancelled = True
+                self._wake.notify_all()
+
+        return cancel
+
+    def forget(self, key: Hashable) -> None:
+        """A network was unloaded: drop its rows and cached states at the next tick."""
+        with self._wake:
+            self._forgotten.append(key)
+            self._wake.notify_all()
+
+    @property
+    def busy(self) -> bool:
+        """Whether anything runs or waits."""
+        return bool(self._open)
+
+    @property
+    def draining(self) -> bool:
+        return self._draining
+
+    def start(self) -> None:
+        """Run ticks in a thread until ``close``."""
+        assert self._thread is None
+        self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
+        self._thread.start()
+
+    def close(self, drain_seconds: float = 0.0) -> None:
+        """Take nothing more, let what runs finish for so long, end the rest with Overloaded."""
+        with self._wake:
+            self._draining = True
+            self._wake.wait_for(lambda: not self._open or not self._thread, drain_seconds)
+            self._stopping = True
+            self._wake.notify_all()
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+        for submission in list(self._open):
+            self._end(submission, _shutting_down())
+        self._flush()
+
+    # -- from the engine's thread
+
+    def tick(self) -> bool:
+        """One tick; whether there was anything to do."""
+        with self._wake:
+            self._tidy()
+            self._admit()
+            busy = [key for key, lane in self._lanes.items() if lane.running]
+            lane = self._lanes[self._scheduler.turn(busy)] if busy else None
+        if lane is not None:
+            start = self._clock()
+            advanced = self._turn(lane)
+            seconds = self._clock() - start
+            with self._wake:
+                self._scheduler.used(lane.network.key, seconds, advanced)
+                self.metrics.ticked(seconds, advanced, self)
+        self._flush()
+        return bool(self._open)
+
+    @property
+    def running(self) -> int:
+        return self._scheduler.running
+
+    @property
+    def waiting(self) -> int:
+        return self._scheduler.waiting_requests
+
+    @property
+    def state_bytes(self) -> int:
+        return sum(lane.nbytes for lane in self._lanes.values())
+
+    def _run(self) -> None:
+        while True:
+            with self._wake:
+                while not self._open and not self._forgotten and not self._stopping:
+                    self._wake.wait()
+                if self._stopping:
+                    return
+            if not self.tick():
+                with self._wake:
+                    self._wake.notify_all()
+
+    def _turn(self, lane: Lane) -> int:
+        try:
+            return lane.turn(TICK_SECONDS, self._emit)
+        except Exception as error:  # ours, whatever it is: the others go on
+            logger.exception("a turn of %s failed", lane.network.key)
+            for admitted in list(lane.running):
+                self._end(admitted.submission, error)
+            return 0
+
+    def _tidy(self) -> None:
+        now = self._clock()
+        for submission in list(self._open):
+            if submission.cancelled:
+                self._end(submission, None)
+            elif submission.deadline is not None and now >= submission.deadline:
+                self._end(submission, _too_late())
+        for key in self._forgotten:
+            lane = self._lanes.pop(key, None)
+            assert lane is None or not lane.running, "a busy network was unloaded"
+            self.cache.forget(key)
+        self._forgotten.clear()
+
+    def _admit(self) -> None:
+        while (waiting := self._scheduler.next_request()) is not None:
+            assert isinstance(waiting, Submission)
+            admitted = waiting.next_sequence()
+            self._scheduler.running += 1
+            if waiting.exhausted:
+                self._scheduler.leave(waiting)
+            self._lane(waiting.network).admit(admitted)
+
+    def _lane(self, network: Network) -> Lane:
+        lane = self._lanes.get(network.key)
+        if lane is None:
+            lane = Lane(network, self.cache, self._clock, self.limits.rows)
+            self._lanes[network.key] = lane
+        return lane
+
+    def _emit(self, admitted: Admitted, piece: Piece) -> None:
+        submission = admitted.submission
+        self.metrics.emitted(submission, piece, self._clock())
+        submission.sink.push(piece)
+        if piece.finish is not None:
+            with self._wake:
+                self._lanes[submission.network.key].drop(admitted)
+                self._scheduler.running -= 1
+                submission.finished()
+                if submission.left == 0:
+                    self._open.pop(submission, None)
+
+    def _end(self, submission: Submission, error: Exception | None) -> None:
+        """Give a request up: free its rows, tell its reader why (unless that one left)."""
+        with self._wake:
+            if self._open.pop(submission, self) is self:
+                return
+            self._scheduler.leave(submission)
+            lane = self._lanes.get(submission.network.key)
+            if lane is not None:
+                self._scheduler.running -= lane.drop_all(submission)
+        self.metrics.gave_up(error)
+        submission.sink.fail(error or Abandoned("the request was given up by its reader."))
+
+    def _check(self, request: Request) -> None:
+        if self._draining:
+            raise _shutting_down()
+        self._scheduler.check(request.symbols)
+
+    def _flush(self) -> None:
+        for bridge in list(self._bridges.values()):
+            bridge.flush()
+
+
+def _shutting_down() -> Overloaded:
+    return Overloaded("the server is shutting down.", retry_after_seconds=5.0, code="draining")
+
+
+def _too_late() -> Overloaded:
+    return Overloaded(
+        "the request was not finished within its time limit.", code="deadline_exceeded"
+    )

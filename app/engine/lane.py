@@ -1,0 +1,278 @@
+"""The rows of one network: catch up with prompts, then draw, a slice of time at a turn.
+
+There is no separate prefill and decode: every sequence knows how many of its
+symbols the network has seen, and every turn lets it catch up. Because the
+decoder gives a row the same bits in any company and in any chunks, nothing that
+is decided here (who shares a call, how long a chunk is, whether a state came
+from the cache) can change what a sequence gives.
+
+Takes admitted sequences, gives pieces. Knows no threads, clients or other
+networks. One engine thread calls it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from app.charlm.decoder import Row
+from app.engine.pace import Pace
+from app.engine.sequence import FinishReason, Piece
+from app.engine.state_cache import StateCache
+from app.engine.submission import Admitted, Network, Submission
+
+STRIDE: Final = 256
+"""Along long prompts a state is kept after every so many symbols."""
+
+Emit = Callable[[Admitted, Piece], None]
+
+
+class Lane:
+    """All running sequences of one network."""
+
+    def __init__(
+        self, network: Network, cache: StateCache, clock: Callable[[], float], most_rows: int
+    ) -> None:
+        self.network = network
+        self.running: list[Admitted] = []
+        self._decoder = network.decoder
+        self._cache = cache
+        self._clock = clock
+        self._most_rows = most_rows
+        self._state_BLS = self._decoder.initial_state(0)
+        self._free: list[int] = []
+        self._prefixes: dict[int, NDArray[np.uint64]] = {}
+        self._reading, self._scoring, self._writing = Pace(), Pace(), Pace()
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the running states."""
+        return int(self._state_BLS.nbytes)
+
+    def admit(self, admitted: Admitted) -> None:
+        """Give a sequence a row, started from the best state that is known."""
+        sequence, group = admitted.sequence, admitted.group
+        if not self._free:
+            self._grow()
+        sequence.slot = self._free.pop()
+        state_LS = self._state_BLS[sequence.slot]
+        state_LS[:] = 0
+        if not admitted.leads:
+            sequence.seen = sequence.cached = group.seen
+            if group.state is not None:
+                state_LS[:] = group.state
+        elif not sequence.request.scored:
+            prefixes = self._cache.prefixes(sequence.prompt)
+            self._prefixes[sequence.slot] = prefixes
+            hit = self._cache.longest(self.network.key, prefixes[: sequence.goal])
+            if hit is not None:
+                sequence.seen = sequence.cached = hit.length
+                state_LS[:] = hit.state
+        self.running.append(admitted)
+
+    def turn(self, seconds: float, emit: Emit) -> int:
+        """Advance for about ``seconds``; how many symbols were read.
+
+        Half the time goes to prompts, half to drawing, where there are both.
+        """
+        writing = any(not each.sequence.reading for each in self.running)
+        reading = any(each.sequence.reading for each in self.running)
+        advanced = self._catch_up(seconds / (1 + writing), emit) if reading else 0
+        return advanced + self._write(seconds / (1 + reading), emit)
+
+    def drop(self, admitted: Admitted) -> None:
+        """Free the row of a sequence that ended or was given up."""
+        self.running.remove(admitted)
+        self._free.append(admitted.sequence.slot)
+        self._prefixes.pop(admitted.sequence.slot, None)
+
+    def drop_all(self, submission: Submission) -> int:
+        """Free every row of a request; how many there were."""
+        dropped = [each for each in self.running if each.submission is submission]
+        for admitted in dropped:
+            self.drop(admitted)
+        return len(dropped)
+
+    def _grow(self) -> None:
+        rows = len(self._state_BLS)
+        more = min(max(4, rows), self._most_rows - rows)
+        assert more > 0, "the scheduler admits no more sequences than there are rows"
+        fresh = self._decoder.initial_state(more)
+        self._state_BLS = np.concatenate((self._state_BLS, fresh))
+        self._free.extend(range(rows, rows + more))
+
+    # -- reading
+
+    def _catch_up(self, seconds: float, emit: Emit) -> int:
+        """Read prompts and records, each for its share of the time."""
+        kinds = {e.sequence.request.scored for e in self.running if e.sequence.reading}
+        return sum(self._catch_up_kind(kind, seconds / len(kinds), emit) for kind in kinds)
+
+    def _catch_up_kind(self, scored: bool, seconds: float, emit: Emit) -> int:
+        """Read in chunks until the time is used; at least one chunk."""
+        until, advanced = self._clock() + seconds, 0
+        while True:
+            behind = [
+                each
+                for each in self.running
+                if each.sequence.reading and each.sequence.request.scored == scored
+            ]
+            left = until - self._clock()
+            if not behind or (advanced and left <= 0):
+                return advanced
+            advanced += self._read(behind, left, emit, scored=scored)
+
+    def _read(self, behind: list[Admitted], seconds: float, emit: Emit, *, scored: bool) -> int:
+        pace = self._scoring if scored else self._reading
+        steps = pace.steps(len(behind), seconds)
+        sequences = [each.sequence for each in behind]
+        ends = [self._chunk_end(each, steps) for each in behind]
+        start = self._clock()
+        reading = self._decoder.read(
+            [s.prompt[s.seen : end] for s, end in zip(sequences, ends, strict=True)],
+            self._state_BLS,
+            [s.slot for s in sequences],
+            [s.targets(s.seen, end) for s, end in zip(sequences, ends, strict=True)]
+            if scored
+            else None,
+            top=max(s.request.top for s in sequences) if scored else 0,
+        )
+        longest = max(end - s.seen for s, end in zip(sequences, ends, strict=True))
+        pace.record(len(behind), longest, self._clock() - start)
+        total = 0
+        for row, (admitted, end) in enumerate(zip(behind, ends, strict=True)):
+            count = end - admitted.sequence.seen
+            total += count
+            if scored:
+                part = [array[row, :count] for array in reading]
+                self._emit_read(admitted, part, emit)
+            self._seen(admitted, end)
+        return total
+
+    def _chunk_end(self, admitted: Admitted, steps: int) -> int:
+        sequence = admitted.sequence
+        end = min(sequence.goal, sequence.seen + steps)
+        if sequence.request.scored:
+            return end
+        return min(end, (sequence.seen // STRIDE + 1) * STRIDE)
+
+    def _emit_read(self, admitted: Admitted, part: list[NDArray[Any]], emit: Emit) -> None:
+        sequence, group = admitted.sequence, admitted.group
+        logprobs, ranks, top_ids, top_logprobs = part
+        piece = Piece(
+            sequence.index,
+            read_logprobs=logprobs.tolist(),
+            read_ranks=ranks.tolist(),
+            read_tops=_tops(top_ids, top_logprobs, sequence.request.top),
+        )
+        if group.indices:  # others will need the same
+            group.read = group.read or Piece(sequence.index)
+            group.read.join(piece)
+        emit(admitted, piece)
+
+    def _seen(self, admitted: Admitted, end: int) -> None:
+        sequence = admitted.sequence
+        sequence.seen = end
+        sequence.check()
+        prefixes = self._prefixes.get(sequence.slot)
+        if prefixes is not None and (end % STRIDE == 0 or not sequence.reading):
+            self._cache.put(self.network.key, prefixes, end, self._state_BLS[sequence.slot])
+
+    # -- writing
+
+    def _write(self, seconds: float, emit: Emit) -> int:
+        """Draw on every row that has caught up."""
+        ready = [each for each in self.running if not each.sequence.reading]
+        for each in ready:
+            self._open(each, emit)
+        ready = [each for each in ready if each.sequence.request.max_symbols]
+        if not ready:
+            return 0
+        rows = [self._row(each) for each in ready]
+        # New texts get their first symbol at once, before a longer run of steps.
+        fresh = any(not each.sequence.written for each in ready)
+        most = 1 if fresh else self._writing.steps(len(ready), seconds)
+        steps = [
+            min(most, each.sequence.request.max_symbols - len(each.sequence.written))
+            for each in ready
+        ]
+        top = max(each.sequence.request.top for each in ready)
+        start = self._clock()
+        writing = self._decoder.write(rows, self._state_BLS, steps, top=top)
+        self._writing.record(len(ready), max(steps), self._clock() - start)
+        counts = (writing.ids_BQ >= 0).sum(axis=1).tolist()
+        for row, (admitted, count) in enumerate(zip(ready, counts, strict=True)):
+            self._accept(admitted, [array[row, :count] for array in writing], emit)
+        return sum(counts)
+
+    def _open(self, admitted: Admitted, emit: Emit) -> None:
+        """A sequence has caught up: say so once, and end it if nothing is to be written."""
+        sequence, group = admitted.sequence, admitted.group
+        if sequence.opened:
+            return
+        sequence.opened = True
+        if admitted.leads:
+            if group.indices:
+                group.seen = sequence.seen
+                group.state = self._state_BLS[sequence.slot].copy()
+            admitted.submission.opened(group)
+        elif group.read is not None:
+            emit(admitted, Piece(sequence.index, cached=sequence.spared).with_reading(group.read))
+        if not sequence.request.max_symbols:
+            finish = FinishReason.LENGTH
+            emit(admitted, Piece(sequence.index, finish=finish, cached=sequence.spared))
+
+    def _row(self, admitted: Admitted) -> Row:
+        sequence = admitted.sequence
+        if sequence.row is None:
+            sampling, symbols = sequence.request.sampling, self._decoder.symbols
+            sequence.row = Row(
+                slot=sequence.slot,
+                current=int(sequence.prompt[-1]),
+                sampling=sampling,
+                counts=np.zeros(symbols if sampling.counts_matter else 0, dtype=np.int32),
+                biases=sampling.bias_row(symbols),
+                choice=sequence.index,
+                boundary=sequence.request.boundary,
+            )
+        return sequence.row
+
+    def _accept(self, admitted: Admitted, part: list[NDArray[Any]], emit: Emit) -> None:
+        sequence = admitted.sequence
+        ids, logprobs, top_ids, top_logprobs = part
+        tops = _tops(top_ids, top_logprobs, sequence.request.top)
+        first = not sequence.written
+        piece = sequence.accept(ids.tolist(), logprobs.tolist(), tops)
+        finished = piece is not None and piece.finish is not None
+        if finished or (first and sequence.slot in self._prefixes):
+            self._keep(sequence.ids_read(), sequence.slot)
+        if piece is not None:
+            emit(admitted, piece)
+
+    def _keep(self, ids: NDArray[np.int32] | None, slot: int) -> None:
+        """Keep the state of a text's end, or of its prompt's end after the first symbol."""
+        if ids is not None:
+            prefixes = self._cache.prefixes(ids)
+            self._cache.put(self.network.key, prefixes, len(ids), self._state_BLS[slot])
+
+
+def _tops(
+    ids_TN: NDArray[np.int32], logprobs_TN: NDArray[np.float64], count: int
+) -> list[list[tuple[int, float]]]:
+    """The ``count`` likeliest of every place; empty when none are wanted."""
+    if not count:
+        return []
+    return [
+        [(i, logprob) for i, logprob in pairs if i >= 0]
+        for pairs in _pairs(ids_TN[:, :count], logprobs_TN[:, :count])
+    ]
+
+
+def _pairs(
+    ids_TN: NDArray[np.int32], logprobs_TN: NDArray[np.float64]
+) -> Iterator[Sequence[tuple[int, float]]]:
+    for ids, logprobs in zip(ids_TN.tolist(), logprobs_TN.tolist(), strict=True):
+        yield list(zip(ids, logprobs, strict=True))

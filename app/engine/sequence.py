@@ -1,0 +1,251 @@
+"""What a client asks of the engine, and one text on its way through it.
+
+A ``Request`` is one call: prompts of ids, how many choices each, how to draw and
+when to stop. The engine makes a ``Sequence`` for every choice. A sequence knows
+how many of its symbols the network has seen; reading a prompt, scoring a record
+and writing a completion are the same thing, seen catching up with the ids.
+
+Knows ids only: no text, no vocabulary, no HTTP, no threads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence as Listed
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from app.charlm.decoder import Row
+from app.charlm.sampling import Sampling
+from app.charlm.vocabulary import BOUNDARY
+
+Ids = NDArray[np.integer[Any]]
+
+
+class FinishReason(StrEnum):
+    """Why a sequence ended, as the OpenAI protocol spells it."""
+
+    STOP = "stop"  #: The boundary was drawn or a stop string was completed.
+    LENGTH = "length"  #: As many symbols as were asked for.
+
+
+class StopRule:
+    """Stop strings as ids; the text ends before the first one to be completed.
+
+    Of several completed by the same symbol the longest counts. Only written
+    symbols are looked at, never the prompt.
+    """
+
+    def __init__(self, stops: Listed[Listed[int]] = ()) -> None:
+        # One code point an id, so that Python's own string search does the work.
+        self._stops = tuple(_as_text(stop) for stop in stops if len(stop))
+        self._longest = max(map(len, self._stops), default=0)
+
+    def __bool__(self) -> bool:
+        return bool(self._stops)
+
+    def end(self, written: Listed[int], new_from: int) -> int | None:
+        """Where the text ends if a stop was completed at or after ``new_from``, else None."""
+        first = max(0, new_from - self._longest + 1)
+        tail = _as_text(written[first:])
+        found: tuple[int, int] | None = None
+        for stop in self._stops:
+            place = tail.find(stop, max(0, new_from - len(stop) + 1 - first))
+            if place >= 0:
+                candidate = (place + len(stop), place)
+                found = min(found or candidate, candidate)
+        return None if found is None else first + found[1]
+
+    def held_back(self, written: Listed[int]) -> int:
+        """How many of the last symbols a stop string could still claim."""
+        tail = _as_text(written[max(0, len(written) - self._longest + 1) :])
+        for count in range(len(tail), 0, -1):
+            if any(stop.startswith(tail[-count:]) for stop in self._stops):
+                return count
+        return 0
+
+
+def _as_text(ids: Listed[int]) -> str:
+    return "".join(map(chr, ids))
+
+
+@dataclass(frozen=True, eq=False)
+class Request:
+    """One call. ``prompts`` hold ids without the boundary that starts every text.
+
+    ``max_symbols`` 0 writes nothing. ``scored`` gives logprobs and ranks of the
+    prompt's own symbols; ``closed`` adds those of a closing boundary (and then
+    nothing may be written). ``boundary`` tells whether a record may end by
+    itself. ``top`` asks for that many alternatives beside each logprob.
+    ``timeout_seconds`` counts from submission. The sequence of prompt p and
+    choice c has the index p · choices + c, which also picks its random numbers:
+    equal prompts in one request give different texts.
+    """
+
+    prompts: tuple[Ids, ...]
+    sampling: Sampling = field(default_factory=Sampling)
+    max_symbols: int = 256
+    choices: int = 1
+    boundary: bool = True
+    stop: StopRule = field(default_factory=StopRule)
+    scored: bool = False
+    closed: bool = False
+    top: int = 0
+    timeout_seconds: float | None = None
+
+    def __post_init__(self) -> None:
+        assert self.prompts
+        assert self.choices >= 1
+        assert not (self.closed and self.max_symbols)
+
+    @property
+    def symbols(self) -> int:
+        """The most symbols that this request can make the network read."""
+        reads = sum(len(prompt) + 1 for prompt in self.prompts)
+        return reads + len(self.prompts) * self.choices * self.max_symbols
+
+    @property
+    def sequences(self) -> int:
+        return len(self.prompts) * self.choices
+
+
+@dataclass
+class Piece:
+    """News of one sequence; pieces of one sequence can be joined.
+
+    ``read_*`` belong to the prompt (scored requests only), ``ids`` and
+    ``logprobs`` to what was written. ``finish`` comes with the last piece;
+    ``cached`` is how many symbols of the prompt a cached state spared.
+    """
+
+    index: int
+    ids: list[int] = field(default_factory=list)
+    logprobs: list[float] = field(default_factory=list)
+    tops: list[list[tuple[int, float]]] = field(default_factory=list)
+    read_logprobs: list[float] = field(default_factory=list)
+    read_ranks: list[int] = field(default_factory=list)
+    read_tops: list[list[tuple[int, float]]] = field(default_factory=list)
+    finish: FinishReason | None = None
+    cached: int = 0
+
+    def with_reading(self, other: Piece) -> Piece:
+        """This piece with another sequence's reading of the same prompt."""
+        return replace(
+            self,
+            read_logprobs=list(other.read_logprobs),
+            read_ranks=list(other.read_ranks),
+            read_tops=list(other.read_tops),
+        )
+
+    def join(self, later: Piece) -> None:
+        """Append ``later`` to this piece."""
+        assert self.index == later.index
+        self.ids += later.ids
+        self.logprobs += later.logprobs
+        self.tops += later.tops
+        self.read_logprobs += later.read_logprobs
+        self.read_ranks += later.read_ranks
+        self.read_tops += later.read_tops
+        self.finish = later.finish
+        self.cached = later.cached
+
+
+class Sequence:
+    """One text: ``prompt`` (from the boundary on) and what was written after it.
+
+    ``seen`` symbols have been read by the network; ``cached`` of these came
+    from the state cache. While writing, the last symbol is always unread.
+    """
+
+    def __init__(self, request: Request, prompt: NDArray[np.int32], index: int) -> None:
+        self.request = request
+        self.prompt = prompt
+        self.index = index
+        self._followed = np.append(prompt[1:], np.int32(BOUNDARY)) if request.scored else prompt
+        self.cached = 0
+        self.seen = 0
+        self.emitted = 0
+        self.written: list[int] = []
+        self.logprobs: list[float] = []
+        self.tops: list[list[tuple[int, float]]] = []
+        self.slot = -1
+        self.row: Row | None = None
+        self.ended: int | None = None
+        """How many written symbols are the finished text."""
+        self.opened = False
+        """Whether it was noticed that the prompt has been read."""
+        self.goal = len(prompt) if request.closed else len(prompt) - 1
+        """How many symbols are read before the first is drawn (or the score is complete)."""
+
+    def check(self) -> None:
+        """The invariant of a sequence's position."""
+        assert 0 <= self.cached <= self.seen <= len(self.prompt) + len(self.written)
+
+    @property
+    def spared(self) -> int:
+        """How many of the prompt's own symbols were not read, thanks to a known state."""
+        return max(0, self.cached - 1)
+
+    @property
+    def reading(self) -> bool:
+        """Whether the prompt has not been read as far as it must be."""
+        return self.seen < self.goal
+
+    def targets(self, start: int, end: int) -> NDArray[np.int32]:
+        """The symbols after those at start … end − 1; the boundary follows the last."""
+        return self._followed[start:end]
+
+    def ids_read(self) -> NDArray[np.int32] | None:
+        """What the network has read; None if that is more than the text (a stop string)."""
+        count = self.seen - len(self.prompt)
+        if self.ended is not None and count > self.ended:
+            return None
+        return np.concatenate((self.prompt, np.array(self.written[:count], dtype=np.int32)))
+
+    def accept(
+        self, ids: list[int], logprobs: list[float], tops: list[list[tuple[int, float]]]
+    ) -> Piece | None:
+        """Take newly drawn symbols; the piece to send on, if any.
+
+        What a stop string could still claim is held back.
+        """
+        request, new_from = self.request, len(self.written)
+        self.written += ids
+        self.logprobs += logprobs
+        self.tops += tops
+        self.seen += len(ids)
+        self.check()
+        end, finish = len(self.written), None
+        if self.written[-1] == BOUNDARY:
+            end, finish = end - 1, FinishReason.STOP
+        stopped = request.stop.end(self.written[:end], new_from) if request.stop else None
+        if stopped is not None:
+            end, finish = stopped, FinishReason.STOP
+        elif finish is None and len(self.written) >= request.max_symbols:
+            finish = FinishReason.LENGTH
+        if finish is not None:
+            self.ended = end
+        elif request.stop:
+            end -= request.stop.held_back(self.written)
+        if finish is None and end == self.emitted:
+            return None
+        return self._piece(end, finish)
+
+    def _piece(self, end: int, finish: FinishReason | None) -> Piece:
+        # With the boundary its logprob goes out too, so that a record's logprobs
+        # are complete; as text it is nothing.
+        last = end
+        if finish is FinishReason.STOP and self.written[end] == BOUNDARY:
+            last = end + 1
+        start, self.emitted = self.emitted, end
+        return Piece(
+            self.index,
+            ids=self.written[start:last],
+            logprobs=self.logprobs[start:last],
+            tops=self.tops[start:last],
+            finish=finish,
+            cached=self.spared,
+        )

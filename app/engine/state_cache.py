@@ -1,0 +1,122 @@
+"""Prefix -> the network's state after reading it; exact, bounded in bytes.
+
+A recurrent network's whole memory of a text is one small array, so a prefix
+cache is a dictionary. Keys are the network (artifact and precision) and the
+exact prefix, kept as a 128-bit keyed hash: entries need no copy of the text, and
+nobody outside can make two prefixes collide, for the key is drawn at start.
+
+Takes and gives numpy arrays; used by the engine's thread alone, so it has no
+lock. Does not know what a state means.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections import Counter, OrderedDict
+from collections.abc import Hashable
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+_OVERHEAD: Final = 512
+"""Bytes counted for an entry's key and bookkeeping beside its state."""
+
+_GOLDEN: Final = np.uint64(0x9E3779B97F4A7C15)
+_MIX1: Final = np.uint64(0xBF58476D1CE4E5B9)
+_MIX2: Final = np.uint64(0x94D049BB133111EB)
+
+
+@njit(nogil=True, cache=True)
+def prefix_hashes(ids: Any, key: Any) -> Any:
+    """Two 64-bit hashes [n, 2] of every prefix ids[:1], ids[:2] … ids[:n].
+
+    A chain of splitmix64 finalisers (Steele, Lea and Flood 2014), started from
+    a secret ``key`` [2].
+    """
+    hashes = np.empty((len(ids), 2), dtype=np.uint64)
+    for half in range(2):
+        state = key[half]
+        for place in range(len(ids)):
+            state = (state ^ np.uint64(ids[place])) + _GOLDEN * np.uint64(half + 1)
+            state = (state ^ (state >> np.uint64(30))) * _MIX1
+            state = (state ^ (state >> np.uint64(27))) * _MIX2
+            state = state ^ (state >> np.uint64(31))
+            hashes[place, half] = state
+    return hashes
+
+
+class Hit(NamedTuple):
+    """A state that has read the first ``length`` symbols."""
+
+    length: int
+    state: NDArray[Any]
+
+
+class StateCache:
+    """Least recently used states are dropped once ``limit_bytes`` are held."""
+
+    def __init__(self, limit_bytes: int) -> None:
+        self.limit_bytes = limit_bytes
+        self.bytes = 0
+        self.queries = 0
+        self.hits = 0
+        self._key = np.array([secrets.randbits(64), secrets.randbits(64)], dtype=np.uint64)
+        self._states: OrderedDict[tuple[Hashable, int, int, int], NDArray[Any]] = OrderedDict()
+        self._lengths: dict[Hashable, Counter[int]] = {}
+
+    def __len__(self) -> int:
+        return len(self._states)
+
+    def prefixes(self, ids: NDArray[np.int32]) -> NDArray[np.uint64]:
+        """The names [n, 2] under which the prefixes of ``ids`` are kept."""
+        hashes: NDArray[np.uint64] = prefix_hashes(ids, self._key)
+        return hashes
+
+    def longest(self, network: Hashable, prefixes: NDArray[np.uint64]) -> Hit | None:
+        """The state after the longest known of ``prefixes``; it must not be changed."""
+        self.queries += 1
+        lengths = self._lengths.get(network, ())
+        for length in sorted((known for known in lengths if known <= len(prefixes)), reverse=True):
+            first, second = prefixes[length - 1].tolist()
+            key = (network, length, first, second)
+            state = self._states.get(key)
+            if state is not None:
+                self._states.move_to_end(key)
+                self.hits += 1
+                return Hit(length, state)
+        return None
+
+    def put(
+        self, network: Hashable, prefixes: NDArray[np.uint64], length: int, state: NDArray[Any]
+    ) -> None:
+        """Keep a copy of the state that has read exactly the first ``length`` symbols."""
+        size = state.nbytes + _OVERHEAD
+        if length == 0 or size > self.limit_bytes:
+            return
+        first, second = prefixes[length - 1].tolist()
+        key = (network, length, first, second)
+        if key in self._states:
+            self._states.move_to_end(key)
+            return
+        while self.bytes + size > self.limit_bytes:
+            self._drop(next(iter(self._states)))
+        self._states[key] = state.copy()
+        self._lengths.setdefault(network, Counter())[length] += 1
+        self.bytes += size
+
+    def forget(self, network: Hashable) -> None:
+        """Drop every state of one network."""
+        for key in [key for key in self._states if key[0] == network]:
+            self._drop(key)
+
+    def _drop(self, key: tuple[Hashable, int, int, int]) -> None:
+        network, length = key[:2]
+        self.bytes -= self._states.pop(key).nbytes + _OVERHEAD
+        lengths = self._lengths[network]
+        lengths[length] -= 1
+        if not lengths[length]:
+            del lengths[length]
+            if not lengths:
+                del self._lengths[network]

@@ -1,0 +1,184 @@
+"""From the engine's thread to whoever waits: pieces that merge, never a queue.
+
+A stream holds at most one piece a sequence: what arrives before the reader
+comes back is joined to what is there. A slow reader gets bigger pieces and
+holds up nobody. ``AsyncStream`` is for an event loop, woken by one call a tick
+however many streams have news; ``BlockingStream`` is for threads.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+
+from app.engine.sequence import Piece
+
+
+class Abandoned(Exception):
+    """The request was cancelled, so nothing more will come."""
+
+
+class _Pending:
+    """Pieces by sequence, joined; filled by one thread, emptied by another."""
+
+    def __init__(self, sequences: int) -> None:
+        self._lock = threading.Lock()
+        self._pieces: dict[int, Piece] = {}
+        self._left = sequences
+        self._error: Exception | None = None
+
+    def add(self, piece: Piece) -> None:
+        with self._lock:
+            known = self._pieces.get(piece.index)
+            if known is None:
+                self._pieces[piece.index] = piece
+            else:
+                known.join(piece)
+            self._left -= piece.finish is not None
+
+    def fail(self, error: Exception) -> None:
+        with self._lock:
+            self._error = error
+
+    @property
+    def complete(self) -> bool:
+        """Whether nothing more will arrive."""
+        return self._left == 0 or self._error is not None
+
+    def take(self) -> tuple[list[Piece], bool]:
+        """What has arrived, and whether that was all. Raises the stream's error."""
+        with self._lock:
+            pieces, self._pieces = list(self._pieces.values()), {}
+            if not pieces and self._error is not None:
+                raise self._error
+            return pieces, self._left == 0 and self._error is None
+
+
+class Bridge:
+    """Wakes the streams of one event loop: one call a tick at most, one outstanding at most."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._lock = threading.Lock()
+        self._woken: set[asyncio.Event] = set()
+        self._called = False
+
+    def note(self, event: asyncio.Event) -> None:
+        """From the engine's thread: there is news; ``flush`` tells the loop."""
+        with self._lock:
+            self._woken.add(event)
+
+    def flush(self) -> None:
+        """From the engine's thread, once a tick."""
+        with self._lock:
+            if not self._woken or self._called:
+                return
+            self._called = True
+        try:
+            self._loop.call_soon_threadsafe(self._wake)
+        except RuntimeError:  # the loop is closed: nobody is left to be told
+            with self._lock:
+                self._woken.clear()
+                self._called = False
+
+    def _wake(self) -> None:
+        with self._lock:
+            woken, self._woken = self._woken, set()
+            self._called = False
+        for event in woken:
+            event.set()
+
+
+class AsyncStream:
+    """The pieces of one request, for one reader on an event loop."""
+
+    def __init__(self, sequences: int, bridge: Bridge) -> None:
+        self._pending = _Pending(sequences)
+        self._bridge = bridge
+        self._event = asyncio.Event()
+        self.cancel: Callable[[], None] = lambda: None
+        """Give the request up; its rows are free at the next tick."""
+
+    def push(self, piece: Piece) -> None:
+        self._pending.add(piece)
+        self._bridge.note(self._event)
+
+    def fail(self, error: Exception) -> None:
+        self._pending.fail(error)
+        self._bridge.note(self._event)
+
+    async def pieces(self, gap_seconds: float = 0.0) -> AsyncIterator[list[Piece]]:
+        """Lists of pieces, one a sequence at most, until every sequence has finished.
+
+        Between two lists at least ``gap_seconds`` pass, except before the last.
+        Leaving early, by whatever way, cancels. Raises what the engine raised.
+        """
+        loop = asyncio.get_running_loop()
+        done, not_before = False, 0.0
+        try:
+            while not done:
+                await self._event.wait()
+                if gap_seconds and not self._pending.complete and loop.time() < not_before:
+                    await asyncio.sleep(not_before - loop.time())
+                self._event.clear()
+                pieces, done = self._pending.take()
+                not_before = loop.time() + gap_seconds
+                if pieces:
+                    yield pieces
+        finally:
+            if not done:
+                self.cancel()
+
+    async def collect(self) -> list[Piece]:
+        """Everything, one piece a sequence, in the order of their indices."""
+        whole: dict[int, Piece] = {}
+        async for pieces in self.pieces():
+            _gather(whole, pieces)
+        return [whole[index] for index in sorted(whole)]
+
+
+class BlockingStream:
+    """The pieces of one request, for a reader in a thread of its own."""
+
+    def __init__(self, sequences: int) -> None:
+        self._pending = _Pending(sequences)
+        self._news = threading.Event()
+        self.cancel: Callable[[], None] = lambda: None
+
+    def push(self, piece: Piece) -> None:
+        self._pending.add(piece)
+        self._news.set()
+
+    def fail(self, error: Exception) -> None:
+        self._pending.fail(error)
+        self._news.set()
+
+    def pieces(self) -> Iterator[list[Piece]]:
+        """As ``AsyncStream.pieces``."""
+        done = False
+        try:
+            while not done:
+                self._news.wait()
+                self._news.clear()
+                pieces, done = self._pending.take()
+                if pieces:
+                    yield pieces
+        finally:
+            if not done:
+                self.cancel()
+
+    def collect(self) -> list[Piece]:
+        """As ``AsyncStream.collect``."""
+        whole: dict[int, Piece] = {}
+        for pieces in self.pieces():
+            _gather(whole, pieces)
+        return [whole[index] for index in sorted(whole)]
+
+
+def _gather(whole: dict[int, Piece], pieces: list[Piece]) -> None:
+    for piece in pieces:
+        if piece.index in whole:
+            whole[piece.index].join(piece)
+        else:
+            whole[piece.index] = piece

@@ -1,0 +1,412 @@
+"""The engine gives what the plain loop gives, bit for bit, whatever else is going on."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from app.charlm.decoder import Decoder, Precision
+from app.charlm.generation import generate
+from app.charlm.network import Cell, CharNetwork, NetworkConfig
+from app.charlm.sampling import Sampling
+from app.charlm.scoring import score
+from app.charlm.vocabulary import BOUNDARY
+from app.engine.engine import Engine
+from app.engine.scheduler import Limits
+from app.engine.sequence import FinishReason, Piece, Request, StopRule
+from app.engine.stream import Abandoned
+from app.errors import InvalidInput, Overloaded, TooLarge
+
+SYMBOLS = 7
+
+
+@dataclass(frozen=True, eq=False)
+class Loaded:
+    key: str
+    decoder: Decoder
+
+
+def loaded(cell: Cell, precision: Precision, layers: int = 2, size: int = 9) -> Loaded:
+    torch.manual_seed(layers)
+    network = CharNetwork(NetworkConfig(cell, layers, size, 5), SYMBOLS).eval()
+    return Loaded(f"{cell}-{precision}", Decoder.from_network(network, precision))
+
+
+NETWORKS = [loaded("lstm", "int8"), loaded("gru", "float32", 1, 20), loaded("rnn", "int8", 3, 33)]
+
+
+@dataclass
+class Reader:
+    """Collects what the engine pushes."""
+
+    whole: dict[int, Piece] = field(default_factory=dict)
+    error: Exception | None = None
+    pushes: int = 0
+
+    def push(self, piece: Piece) -> None:
+        self.pushes += 1
+        assert self.error is None
+        if piece.index in self.whole:
+            assert self.whole[piece.index].finish is None, "a piece after the last"
+            self.whole[piece.index].join(piece)
+        else:
+            self.whole[piece.index] = piece
+
+    def fail(self, error: Exception) -> None:
+        assert self.error is None
+        self.error = error
+
+
+def ids(*values: int) -> np.ndarray[Any, np.dtype[np.int32]]:
+    return np.array(values, dtype=np.int32)
+
+
+def plain(request: Request, network: Loaded, index: int) -> Piece:
+    """What a sequence must give, by the plain loop and one symbol at a time."""
+    prompt = request.prompts[index // request.choices]
+    wanted = Piece(index, finish=FinishReason.LENGTH)
+    if request.scored:
+        whole = score(network.decoder, [prompt], closed=request.closed)[0]
+        wanted.read_logprobs, wanted.read_ranks = whole.logprobs.tolist(), whole.ranks.tolist()
+    drawn = generate(
+        network.decoder,
+        prompt,
+        request.sampling,
+        max_symbols=request.max_symbols,
+        boundary=request.boundary,
+        choice=index,
+    )
+    for symbol, logprob in drawn:
+        wanted.ids.append(symbol)
+        wanted.logprobs.append(logprob)
+        if symbol == BOUNDARY:
+            wanted.finish = FinishReason.STOP
+            break
+        ended = [stop for stop in STOPS.get(request.stop, []) if wanted.ids[-len(stop) :] == stop]
+        if ended:
+            wanted.finish = FinishReason.STOP
+            longest = max(map(len, ended))
+            del wanted.ids[-longest:], wanted.logprobs[-longest:]
+            break
+    return wanted
+
+
+STOPS: dict[StopRule, list[list[int]]] = {}
+
+
+def stop_rule(stops: list[list[int]]) -> StopRule:
+    rule = StopRule(stops)
+    STOPS[rule] = stops
+    return rule
+
+
+symbol_lists = st.lists(st.integers(0, SYMBOLS - 1), max_size=12)
+samplings = st.builds(
+    Sampling,
+    temperature=st.sampled_from([0.0, 0.7, 1.0, 3.0]),
+    top_p=st.sampled_from([1.0, 0.8]),
+    top_k=st.sampled_from([0, 3]),
+    min_p=st.sampled_from([0.0, 0.2]),
+    frequency_penalty=st.sampled_from([0.0, 1.0]),
+    logit_bias=st.sampled_from([(), ((3, 2.0),)]),
+    seed=st.integers(0, 5),
+)
+
+
+@st.composite
+def requests(draw: Callable[..., Any]) -> Request:
+    closed = draw(st.sampled_from([False, False, True]))
+    prompts = draw(st.lists(symbol_lists, min_size=1, max_size=3))
+    if draw(st.booleans()):
+        prompts.append(prompts[0] * 40)  # long enough for several strides and chunks
+    written = [] if closed else draw(st.lists(st.lists(st.integers(2, 6), min_size=1, max_size=3)))
+    return Request(
+        prompts=tuple(ids(*prompt) for prompt in prompts),
+        sampling=draw(samplings),
+        max_symbols=0 if closed else draw(st.integers(0, 20)),
+        choices=draw(st.integers(1, 3)),
+        boundary=draw(st.booleans()),
+        stop=stop_rule(written),
+        scored=closed or draw(st.booleans()),
+        closed=closed,
+    )
+
+
+def same(got: Piece, wanted: Piece) -> None:
+    assert got.ids == wanted.ids
+    assert got.logprobs == wanted.logprobs
+    assert got.read_logprobs == wanted.read_logprobs
+    assert got.read_ranks == wanted.read_ranks
+    assert got.finish == wanted.finish
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(
+        st.tuples(requests(), st.sampled_from(NETWORKS), st.integers(0, 5), st.integers(0, 9)),
+        min_size=1,
+        max_size=6,
+    ),
+    st.sampled_from([0, 3000, 20_000, 1 << 20]),
+    st.integers(1, 6),
+    st.lists(st.floats(0, 0.02), min_size=1, max_size=5),
+)
+def test_the_same_text_whoever_else_is_served(
+    arrivals: list[tuple[Request, Loaded, int, int]],
+    cache_bytes: int,
+    rows: int,
+    delays: list[float],
+) -> None:
+    # The clock jumps at random, so that chunks and quanta come in random sizes.
+    clock = Clock(delays)
+    engine = Engine(Limits(rows=rows), cache_bytes=cache_bytes, clock=clock)
+    readers = []
+    for request, network, ticks_before, cancel_after in arrivals:
+        for _ in range(ticks_before):
+            engine.tick()
+        reader = Reader()
+        cancel = engine.submit_to(reader, request, network)
+        readers.append((reader, request, network))
+        if cancel_after == 9:
+            engine.tick()
+            cancel()
+            engine.tick()
+    while engine.tick():
+        assert engine.running <= rows
+        assert engine.cache.bytes <= cache_bytes
+    assert engine.running == engine.waiting == 0
+    for reader, request, network in readers:
+        if reader.error is not None:
+            assert isinstance(reader.error, Abandoned)
+            continue
+        assert sorted(reader.whole) == list(range(request.sequences))
+        for index, piece in reader.whole.items():
+            same(piece, plain(request, network, index))
+
+
+class Clock:
+    """Every look at it moves it on, by amounts that come round."""
+
+    def __init__(self, steps: list[float]) -> None:
+        self._steps = steps
+        self._looks = 0
+        self._now = 0.0
+        self._lock = threading.Lock()
+
+    def __call__(self) -> float:
+        with self._lock:
+            self._looks += 1
+            self._now += self._steps[self._looks % len(self._steps)]
+            return self._now
+
+
+def serve(engine: Engine, request: Request, network: Loaded = NETWORKS[0]) -> Reader:
+    reader = Reader()
+    engine.submit_to(reader, request, network)
+    while engine.tick():
+        pass
+    return reader
+
+
+def test_a_prompt_that_grows_by_one_character_costs_one_step() -> None:
+    engine = Engine()
+    text = ids(*([2, 3, 4, 5, 6] * 100))
+    first = serve(engine, Request((text[:400],), max_symbols=1))
+    assert first.whole[0].cached == 0
+    for length in range(401, 406):
+        grown = serve(engine, Request((text[:length],), max_symbols=1))
+        # The boundary and length − 1 characters come from the cache: one is read.
+        assert grown.whole[0].cached == length - 1
+    again = serve(engine, Request((text[:300],), max_symbols=1))
+    assert again.whole[0].cached == 255  # the stride
+
+
+def test_a_completion_can_be_continued_from_its_end() -> None:
+    engine = Engine()
+    first = serve(engine, Request((ids(2, 3),), max_symbols=30, boundary=False)).whole[0]
+    more = np.append(ids(2, 3), first.ids).astype(np.int32)
+    assert serve(engine, Request((more,), max_symbols=1)).whole[0].cached == 31
+
+
+def test_choices_and_equal_prompts_read_the_prompt_once() -> None:
+    long = ids(*([3, 4] * 500))
+    network = loaded("lstm", "int8")
+    read: list[int] = []
+    whole_read = network.decoder.read
+
+    def counted(sequences: Any, *args: Any, **kwargs: Any) -> Any:
+        read.append(sum(map(len, sequences)))
+        return whole_read(sequences, *args, **kwargs)
+
+    network.decoder.read = counted  # type: ignore[method-assign]
+    engine = Engine(cache_bytes=0)
+    request = Request((long, long, ids(2)), choices=4, max_symbols=5)
+    reader = serve(engine, request, network)
+    assert sum(read) == 1000 + 1
+    network.decoder.read = whole_read  # type: ignore[method-assign]
+    for index, piece in reader.whole.items():
+        same(piece, plain(request, network, index))
+
+
+def test_top_alternatives_belong_to_their_places() -> None:
+    engine = Engine()
+    request = Request(
+        (ids(2, 3, 4),), Sampling(temperature=0), max_symbols=6, scored=True, top=3, boundary=False
+    )
+    piece = serve(engine, request).whole[0]
+    assert [len(tops) for tops in piece.tops] == [3] * len(piece.ids)
+    assert [len(tops) for tops in piece.read_tops] == [3] * 3
+    for tops, logprob, rank in zip(
+        piece.read_tops, piece.read_logprobs, piece.read_ranks, strict=True
+    ):
+        assert [value for _, value in tops] == sorted((v for _, v in tops), reverse=True)
+        if rank <= 3:
+            assert tops[rank - 1][1] == logprob
+    for tops, symbol, logprob in zip(piece.tops, piece.ids, piece.logprobs, strict=True):
+        assert (symbol, logprob) in tops
+
+
+def test_a_full_waiting_room_refuses_at_the_door() -> None:
+    engine = Engine(Limits(rows=1, waiting_requests=2, waiting_symbols=10_000))
+    request = Request((ids(2),), max_symbols=50)
+    for _ in range(2):
+        engine.submit_to(Reader(), request, NETWORKS[0])
+    with pytest.raises(Overloaded) as refused:
+        engine.submit_to(Reader(), request, NETWORKS[0])
+    assert refused.value.retry_after_seconds > 0
+    with pytest.raises(TooLarge):
+        engine.submit_to(Reader(), Request((ids(2),), max_symbols=10_000), NETWORKS[0])
+    while engine.tick():
+        pass
+    engine.submit_to(Reader(), request, NETWORKS[0])
+
+
+def test_a_cancelled_row_is_free_at_the_next_tick() -> None:
+    engine = Engine(Limits(rows=1))
+    slow, quick = Reader(), Reader()
+    cancel = engine.submit_to(
+        slow, Request((ids(2),), max_symbols=90_000, boundary=False), NETWORKS[0]
+    )
+    engine.submit_to(quick, Request((ids(3),), max_symbols=1), NETWORKS[0])
+    engine.tick()
+    assert not quick.whole
+    cancel()
+    engine.tick()
+    assert isinstance(slow.error, Abandoned)
+    assert quick.whole[0].finish is FinishReason.LENGTH
+
+
+def test_a_late_request_ends_and_says_why() -> None:
+    now = [0.0]
+    engine = Engine(clock=lambda: now[0])
+    reader = Reader()
+    request = Request((ids(2),), max_symbols=90_000, timeout_seconds=3, boundary=False)
+    engine.submit_to(reader, request, NETWORKS[0])
+    assert engine.tick()
+    now[0] = 3.0
+    assert not engine.tick()
+    assert isinstance(reader.error, Overloaded)
+    assert reader.error.code == "deadline_exceeded"
+
+
+def test_a_bias_on_a_symbol_that_is_not_there_is_refused() -> None:
+    with pytest.raises(InvalidInput):
+        Engine().submit_to(
+            Reader(), Request((ids(2),), Sampling(logit_bias=((99, 1.0),))), NETWORKS[0]
+        )
+
+
+def test_a_failing_network_ends_its_own_requests_only(caplog: pytest.LogCaptureFixture) -> None:
+    broken = loaded("lstm", "int8")
+    broken = Loaded("broken", broken.decoder)
+    broken.decoder.write = lambda *_, **__: 1 / 0  # type: ignore[method-assign,assignment]
+    engine = Engine()
+    first, second = Reader(), Reader()
+    engine.submit_to(first, Request((ids(2),), max_symbols=3), broken)
+    engine.submit_to(second, Request((ids(2),), max_symbols=3), NETWORKS[0])
+    while engine.tick():
+        pass
+    assert isinstance(first.error, ZeroDivisionError)
+    assert second.whole[0].finish is not None
+    assert "broken" in caplog.text
+
+
+def test_streams_on_an_event_loop() -> None:
+    engine = Engine()
+    engine.start()
+    request = Request((ids(2, 3),), max_symbols=300, choices=3, boundary=False)
+
+    async def many() -> None:
+        streams = [engine.submit(request, network) for network in NETWORKS]
+        for stream, network in zip(streams, NETWORKS, strict=True):
+            for piece in await stream.collect():
+                same(piece, plain(request, network, piece.index))
+        # A reader that leaves cancels.
+        endless = engine.submit(Request((ids(2),), max_symbols=90_000, boundary=False), NETWORKS[0])
+        async for pieces in endless.pieces(gap_seconds=0.001):
+            assert pieces[0].ids
+            break
+        await endless_is_gone(engine)
+
+    async def endless_is_gone(engine: Engine) -> None:
+        while engine.busy:
+            await asyncio.sleep(0.001)
+
+    asyncio.run(many())
+    engine.close()
+
+
+def test_a_slow_reader_gets_bigger_pieces() -> None:
+    engine = Engine()
+
+    async def read_late() -> list[list[Piece]]:
+        stream = engine.submit(Request((ids(2),), max_symbols=200, boundary=False), NETWORKS[0])
+        while engine.tick():
+            pass
+        return [pieces async for pieces in stream.pieces()]
+
+    got = asyncio.run(read_late())
+    assert len(got) == 1
+    assert len(got[0]) == 1
+    assert len(got[0][0].ids) == 200
+
+
+def test_closing_drains_and_then_refuses() -> None:
+    engine = Engine()
+    engine.start()
+    quick = engine.submit_blocking(Request((ids(2),), max_symbols=5), NETWORKS[0])
+    engine.close(drain_seconds=30)
+    assert quick.collect()[0].finish is not None
+    with pytest.raises(Overloaded) as refused:
+        engine.submit_blocking(Request((ids(2),)), NETWORKS[0])
+    assert refused.value.code == "draining"
+
+
+def test_closing_without_patience_ends_what_runs() -> None:
+    engine = Engine()
+    engine.start()
+    endless = Request((ids(2),), max_symbols=10_000_000, boundary=False)
+    stream = engine.submit_blocking(endless, NETWORKS[0])
+    engine.close()
+    with pytest.raises(Overloaded):
+        stream.collect()
+
+
+def test_a_forgotten_network_leaves_nothing_behind() -> None:
+    engine = Engine()
+    serve(engine, Request((ids(2, 3, 4),), max_symbols=3))
+    assert engine.cache.bytes
+    assert engine.state_bytes
+    engine.forget(NETWORKS[0].key)
+    engine.tick()
+    assert engine.cache.bytes == 0
+    assert engine.state_bytes == 0
