@@ -39,6 +39,7 @@ class Checkpoint:
     epoch: int
     place: int
     elapsed_seconds: float
+    trained_characters: int
     plan: Plan
 
     def tensors(self) -> dict[str, Tensor]:

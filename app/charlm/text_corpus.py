@@ -111,6 +111,10 @@ class TextCorpus:
             first_B = places_BT[:, 0] == 0
             yield Window(inputs_BT, targets_BT, first_B | (index == 0))
 
+    def beginning(self, split: SplitName, count: int) -> Ids:
+        """The first ``count`` ids of a split."""
+        return self._splits[split][:count]
+
     def records(self, split: SplitName) -> Iterator[Ids]:
         """The non-empty lines of a split, without their ends."""
         ids = self._splits[split]

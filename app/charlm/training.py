@@ -117,6 +117,7 @@ class Training:
         self.best: Best | None = None
         self.step = 0
         self.epoch = 0
+        self.trained_characters = 0
         self._place = 0  # windows of this epoch already read
         self._elapsed = 0.0  # seconds of the budget used before this call of run
         self._since_best = 0
@@ -149,6 +150,7 @@ class Training:
                 loss, norm = self._take_step(window, rate)
                 now = self._clock()
                 self._pace.record(now - began, window.characters)
+                self.trained_characters += window.characters
                 self.step, self._place = self.step + 1, self._place + 1
                 validation = self._evaluate() if self._evaluation_due() else None
                 self._elapsed = self._clock() - started
@@ -176,6 +178,7 @@ class Training:
             epoch=self.epoch,
             place=self._place,
             elapsed_seconds=self._elapsed,
+            trained_characters=self.trained_characters,
             plan=self.config.plan,
         )
 
@@ -192,6 +195,7 @@ class Training:
         self.step, self.epoch = checkpoint.step, checkpoint.epoch
         self._place, self._elapsed = checkpoint.place, checkpoint.elapsed_seconds
         self._since_best = checkpoint.since_best
+        self.trained_characters = checkpoint.trained_characters
         self.config = replace(self.config, plan=checkpoint.plan)
         if checkpoint.best_nats is not None:
             self.best = Best(checkpoint.best_weights, checkpoint.best_nats, checkpoint.best_step)

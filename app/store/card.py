@@ -92,6 +92,8 @@ class Card(_Part):
     corpus_format: CorpusFormat
     precision: Precision
     weights_sha256: _Digest
+    serving_precision: Literal["float32", "int8"] = "float32"
+    verbatim_copy_rate: FiniteFloat | None = Field(None, ge=0, le=1)  # of 1,000 samples
     calibration: tuple[_Bits, ...] | None = Field(None, min_length=2, max_length=10_001, repr=False)
     trained_characters: NonNegativeInt = 0
     dataset_sha256: _Digest | None = None

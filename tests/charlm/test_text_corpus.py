@@ -24,6 +24,7 @@ def test_the_split_runs_from_front_to_back() -> None:
     assert [corpus.characters(split) for split in splits] == [70, 10, 20]
     assert [next(corpus.records(s))[0] - 2 for s in splits] == [0, 70, 80]
     assert corpus.typical_length == 70
+    assert corpus.beginning("validation", 3).tolist() == [72, 73, 74]
 
 
 def test_a_split_is_never_empty_unless_asked() -> None:

@@ -1,0 +1,324 @@
+"""The one path from a text file to a finished artifact.
+
+``plan`` reads the corpus and settles every value that was not asked for;
+``Run.train`` trains, a ``Progress`` a step; ``Run.finish`` measures, calibrates,
+compares precisions and writes the card. The command line and the training
+process of a job both come through here. Knows no SQL and no HTTP.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import torch
+
+from app.charlm.checkpoint import Checkpoint
+from app.charlm.corpus import LineCorpus
+from app.charlm.decoder import Decoder, Row
+from app.charlm.device import DeviceName, pick_device
+from app.charlm.measures import evaluate
+from app.charlm.network import CharNetwork, NetworkConfig
+from app.charlm.precision import compare_precisions
+from app.charlm.sampling import Sampling
+from app.charlm.schedule import TrainingConfig
+from app.charlm.scoring import Ids, calibrate
+from app.charlm.sizing import Chosen, CorpusFacts, choose, measure_speed
+from app.charlm.training import Progress, Training
+from app.charlm.vocabulary import BOUNDARY
+from app.charlm.windows import CorpusFormat, SplitName
+from app.datasets import Prepared, prepare
+from app.errors import InvalidInput
+from app.store.artifact import Artifact, Lineage, Measured
+
+DEFAULT_BUDGET_SECONDS: Final = 180.0
+_EVALUATION_ROWS: Final = 32
+_SAMPLES: Final = 1_000
+_SAMPLE_LENGTH: Final = 50
+_SEARCHED: Final = 20_000_000  # symbols of a text that samples are looked for in
+_CALIBRATED: Final = 5_000  # records
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """What the user asked for; everything else is chosen.
+
+    ``network`` and ``training`` hold values by the names of ``NetworkConfig``
+    and ``TrainingConfig``.
+    """
+
+    format: CorpusFormat | None = None
+    validation_fraction: float = 0.05
+    test_fraction: float = 0.05
+    network: dict[str, Any] | None = None
+    training: dict[str, Any] | None = None
+    device: DeviceName = "auto"
+    seed: int = 1
+
+
+@dataclass
+class Run:
+    """A training that is ready to begin, under way, or done."""
+
+    prepared: Prepared
+    network_config: NetworkConfig
+    training_config: TrainingConfig
+    chosen: tuple[Chosen, ...]
+    device: torch.device
+    wishes: Wishes
+    training: Training | None = None
+
+    def train(
+        self,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        checkpoint: Checkpoint | None = None,
+        base: Artifact | None = None,
+    ) -> Iterator[Progress]:
+        """Train to the end of the budget, from ``checkpoint`` if given.
+
+        ``base`` starts from a published model's weights; its vocabulary must
+        be the beginning of this one's. Raises TrainingFailed, InvalidInput.
+        """
+        torch.manual_seed(self.training_config.seed)
+        network = CharNetwork(self.network_config, len(self.prepared.vocabulary))
+        if base is not None:
+            _start_from(network, base)
+        self.training = Training(
+            network.to(self.device),
+            self.prepared.corpus,
+            self.training_config,
+            clock=clock,
+            checkpoint=checkpoint,
+        )
+        yield from self.training.run()
+
+    def sample(self, seed: int, length: int = 80) -> str:
+        """A line written by the network as it is now."""
+        assert self.training is not None
+        decoder = Decoder.from_network(self.training.network, "float32")
+        (ids,) = _written(decoder, 1, length, seed, boundary=self._is_lines)
+        return self.prepared.vocabulary.decode(ids)
+
+    def finish(self, *, lineage: Lineage | None = None, run_id: str | None = None) -> Artifact:
+        """The artifact of the best weights, measured as they are stored.
+
+        The test split is read here and nowhere else.
+        """
+        training, prepared, wishes = self.training, self.prepared, self.wishes
+        assert training is not None, "nothing was trained"
+        assert training.best is not None, "nothing was measured yet"
+        weights = training.best.weights
+        draft = Artifact.build(
+            (self.network_config, weights),
+            prepared.vocabulary,
+            prepared.corpus.format,
+            precision="float16",
+        )
+        network = draft.network()
+        comparison = compare_precisions(
+            network, prepared.corpus.records("validation"), closed=self._is_lines
+        )
+        decoder = Decoder.from_network(network, comparison.precision)
+        window = training.config.window
+        return Artifact.build(
+            (self.network_config, weights),
+            prepared.vocabulary,
+            prepared.corpus.format,
+            precision="float16",
+            serving_precision=comparison.precision,
+            calibration=calibrate(decoder, self._held_out_records(), closed=self._is_lines),
+            trained_characters=training.trained_characters,
+            dataset_sha256=prepared.profile.sha256,
+            seed=training.config.seed,
+            validation=self._measured(network, "validation", window),
+            test=self._measured(network, "test", window),
+            verbatim_copy_rate=self._verbatim_copy_rate(decoder),
+            run_id=run_id,
+            lineage=(lineage or Lineage()).model_copy(
+                update={"parameters": _parameters(training, wishes, comparison.int8_loss)}
+            ),
+        )
+
+    @property
+    def _is_lines(self) -> bool:
+        return self.prepared.corpus.format == "lines"
+
+    def _measured(self, network: CharNetwork, split: SplitName, window: int) -> Measured | None:
+        network = network.to(self.device)
+        windows = self.prepared.corpus.evaluation_windows(split, _EVALUATION_ROWS, max(64, window))
+        measures = evaluate(network, windows)
+        network.cpu()
+        return Measured.of(measures)
+
+    def _held_out_records(self) -> Iterator[Ids]:
+        """Records for the calibration, spread over the validation split."""
+        records = list(self.prepared.corpus.records("validation"))
+        step = max(1, len(records) // _CALIBRATED)
+        return iter(records[::step])
+
+    def _verbatim_copy_rate(self, decoder: Decoder) -> float:
+        """The share of samples that stand in the training text word for word.
+
+        For lines, whole records; for a text, stretches of 50 characters.
+        """
+        length = 1_000 if self._is_lines else _SAMPLE_LENGTH
+        samples = _written(decoder, _SAMPLES, length, self.wishes.seed, boundary=self._is_lines)
+        corpus = self.prepared.corpus
+        if isinstance(corpus, LineCorpus):
+            wanted = {tuple(sample) for sample in samples}
+            found = {key for r in corpus.records("train") if (key := tuple(r.tolist())) in wanted}
+            return sum(tuple(sample) in found for sample in samples) / len(samples)
+        text = "".join(map(chr, corpus.beginning("train", _SEARCHED).tolist()))
+        return sum("".join(map(chr, sample)) in text for sample in samples) / len(samples)
+
+
+def plan(
+    path: Path,
+    wishes: Wishes,
+    *,
+    scratch: Path | None = None,
+    base: Artifact | None = None,
+    clock: Callable[[], float] = time.monotonic,
+) -> Run:
+    """Read a corpus and settle network and training for it.
+
+    Measures the machine for about a second. Raises InvalidCorpus, InvalidInput.
+    """
+    prepared = prepare(
+        path,
+        format=wishes.format or (base.card.corpus_format if base else None),
+        validation_fraction=wishes.validation_fraction,
+        test_fraction=wishes.test_fraction,
+        seed=wishes.seed,
+        known=base.vocabulary if base else None,
+        scratch=scratch,
+    )
+    device = pick_device(wishes.device)
+    asked_training = dict(wishes.training or {})
+    asked_network = dict(wishes.network or {})
+    if base is not None:
+        asked_network = {**_shape_of(base), **asked_network}
+    limits = {"budget_seconds", "max_epochs", "max_steps"} & {
+        name for name, value in asked_training.items() if value is not None
+    }
+    budget = asked_training.get("budget_seconds") or DEFAULT_BUDGET_SECONDS
+    choice = choose(
+        _facts(prepared),
+        float(budget),
+        measure_speed(clock, device),
+        cell=asked_network.get("cell", "lstm"),
+        seed=wishes.seed,
+    )
+    network = _replaced(choice.network, asked_network, "network")
+    training = choice.training
+    if limits:
+        training = replace(training, max_epochs=asked_training.get("max_epochs"), max_steps=None)
+        if "budget_seconds" not in limits:
+            # Nothing is left to the clock: the training ends by count.
+            asked_training["budget_seconds"] = None
+        elif limits == {"budget_seconds"}:
+            training = replace(training, max_epochs=choice.training.max_epochs)
+    training = _replaced(training, asked_training, "training")
+    asked = asked_network | asked_training
+    return Run(prepared, network, training, _explained(choice.chosen, asked), device, wishes)
+
+
+def _facts(prepared: Prepared) -> CorpusFacts:
+    corpus, profile = prepared.corpus, prepared.profile
+    return CorpusFacts(
+        corpus.format,
+        corpus.characters("train"),
+        len(prepared.vocabulary),
+        profile.characters / max(1, profile.records),
+        corpus.typical_length,
+    )
+
+
+def _replaced(config: Any, asked: dict[str, Any], group: str) -> Any:
+    names = set(config.__dataclass_fields__)
+    for name in asked:
+        if name not in names:
+            raise InvalidInput(
+                f"{group}.{name} is not something that can be set.", param=f"{group}.{name}"
+            )
+    return replace(config, **asked)
+
+
+def _explained(chosen: tuple[Chosen, ...], asked: dict[str, Any]) -> tuple[Chosen, ...]:
+    wished = tuple(
+        Chosen(name.replace("_", " "), str(value), "as asked")
+        for name, value in asked.items()
+        if value is not None
+    )
+    return (*chosen, *wished)
+
+
+def _shape_of(base: Artifact) -> dict[str, Any]:
+    network = base.card.network
+    names = ("cell", "layers", "hidden_size", "embedding_size", "activation", "tied")
+    return {name: getattr(network, name) for name in names}
+
+
+def _start_from(network: CharNetwork, base: Artifact) -> None:
+    """Copy a model's weights; symbols it did not know start as its unknown symbol."""
+    old = base.network().state_dict()
+    new = network.state_dict()
+    for name, tensor in old.items():
+        if name not in new or new[name].shape[1:] != tensor.shape[1:]:
+            raise InvalidInput(
+                "base_model has a network of another shape; leave the network's settings out.",
+                param="base_model",
+            )
+        if new[name].shape == tensor.shape:
+            new[name] = tensor
+        else:
+            new[name] = torch.cat(
+                [tensor, tensor[:1].expand(len(new[name]) - len(tensor), *tensor.shape[1:])]
+            )
+    network.load_state_dict(new)
+
+
+def _parameters(training: Training, wishes: Wishes, int8_loss: float | None) -> dict[str, Any]:
+    config = training.config
+    names = (
+        "budget_seconds", "max_epochs", "max_steps", "batch_size", "window", "optimizer",
+        "learning_rate", "weight_decay", "schedule", "warmup_steps", "clip_norm", "loss",
+    )  # fmt: skip
+    return {
+        **{name: getattr(config, name) for name in names},
+        "plan": [list(entry) for entry in config.plan],
+        "steps": training.step,
+        "epochs": training.epoch,
+        "validation_fraction": wishes.validation_fraction,
+        "test_fraction": wishes.test_fraction,
+        "int8_loss": int8_loss,
+    }
+
+
+def _written(
+    decoder: Decoder, count: int, length: int, seed: int, *, boundary: bool
+) -> list[list[int]]:
+    """``count`` samples of up to ``length`` ids, without the boundary."""
+    written: list[list[int]] = []
+    for first in range(0, count, 256):
+        size = min(256, count - first)
+        rows = [
+            Row(
+                slot=row,
+                current=BOUNDARY,
+                sampling=Sampling(seed=seed),
+                counts=np.zeros(0, dtype=np.int32),
+                biases=np.zeros(0, dtype=np.float32),
+                choice=first + row,
+                boundary=boundary,
+            )
+            for row in range(size)
+        ]
+        drawn = decoder.write(rows, decoder.initial_state(size), [length] * size).ids_BQ
+        written += [[i for i in row if i > BOUNDARY] for row in drawn.tolist()]
+    return written
