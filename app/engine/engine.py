@@ -181,7 +181,14 @@ class Engine:
                     self._wake.wait()
                 if self._stopping:
                     return
-            if not self.tick():
+            try:
+                working = self.tick()
+            except Exception as error:  # ours; whoever comes next is served
+                logger.exception("a tick failed")
+                for submission in list(self._open):
+                    self._end(submission, error)
+                working = False
+            if not working:
                 with self._wake:
                     self._wake.notify_all()
 
@@ -201,11 +208,15 @@ class Engine:
                 self._end(submission, None)
             elif submission.deadline is not None and now >= submission.deadline:
                 self._end(submission, _too_late())
-        for key in self._forgotten:
-            lane = self._lanes.pop(key, None)
-            assert lane is None or not lane.running, "a busy network was unloaded"
-            self.cache.forget(key)
-        self._forgotten.clear()
+        self._forgotten = [key for key in self._forgotten if not self._unload(key)]
+
+    def _unload(self, key: Hashable) -> bool:
+        """Drop a network's rows and states, unless a cancelled row is not free yet."""
+        if key in self._lanes and self._lanes[key].running:
+            return False
+        self._lanes.pop(key, None)
+        self.cache.forget(key)
+        return True
 
     def _admit(self) -> None:
         while (waiting := self._scheduler.next_request()) is not None:

@@ -296,7 +296,7 @@ def test_a_cancelled_row_is_free_at_the_next_tick() -> None:
     cancel = engine.submit_to(
         slow, Request((ids(2),), max_symbols=90_000, boundary=False), NETWORKS[0]
     )
-    engine.submit_to(quick, Request((ids(3),), max_symbols=1), NETWORKS[0])
+    engine.submit_to(quick, Request((ids(3),), max_symbols=1, boundary=False), NETWORKS[0])
     engine.tick()
     assert not quick.whole
     cancel()
@@ -409,4 +409,36 @@ def test_a_forgotten_network_leaves_nothing_behind() -> None:
     engine.forget(NETWORKS[0].key)
     engine.tick()
     assert engine.cache.bytes == 0
+    assert engine.state_bytes == 0
+
+
+def test_a_failed_tick_ends_what_was_open_and_the_engine_goes_on(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    engine = Engine()
+    longest, calls = engine.cache.longest, [0]
+
+    def fails_once(*args: Any) -> Any:
+        calls[0] += 1
+        return 1 / 0 if calls[0] == 1 else longest(*args)
+
+    engine.cache.longest = fails_once  # type: ignore[method-assign]
+    engine.start()
+    with pytest.raises(ZeroDivisionError):
+        engine.submit_blocking(Request((ids(2),), max_symbols=3), NETWORKS[0]).collect()
+    assert engine.submit_blocking(Request((ids(2),), max_symbols=3), NETWORKS[0]).collect()
+    assert "a tick failed" in caplog.text
+    engine.close()
+
+
+def test_a_network_unloaded_while_its_last_row_ends_goes_at_the_next_tick() -> None:
+    engine = Engine()
+    request = Request((ids(2),), max_symbols=90_000, boundary=False)
+    cancel = engine.submit_to(Reader(), request, NETWORKS[0])
+    engine.tick()
+    engine.forget(NETWORKS[0].key)
+    engine.tick()
+    assert engine.state_bytes
+    cancel()
+    engine.tick()
     assert engine.state_bytes == 0

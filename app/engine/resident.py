@@ -1,0 +1,241 @@
+"""Which models are in memory: loaded once, counted while used, dropped by bytes.
+
+``acquire`` gives a lease on a loaded model; the model stays as long as a lease
+is held, and afterwards until its memory is wanted, least recently used first.
+Many callers asking for the same model wait for one loading. A model that is in
+use is never dropped: if there is no room beside those, the answer is Overloaded.
+
+Thread-safe. Knows the registry only as a ``Source``.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Final, Generic, Protocol, Self, TypeVar
+
+from app.charlm.decoder import Decoder
+from app.charlm.scoring import Calibration
+from app.charlm.vocabulary import Vocabulary
+from app.errors import Overloaded, TooLarge
+from app.store.artifact import Artifact
+from app.store.card import Card
+
+_NAME_SECONDS: Final = 1.0
+"""How long a name's meaning is believed: aliases move, versions are published elsewhere."""
+
+_NAMES_KEPT: Final = 1024
+
+
+class Version(Protocol):
+    """One published file, as the source names it."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def version(self) -> int: ...
+
+    @property
+    def sha256(self) -> str: ...
+
+    @property
+    def size_bytes(self) -> int: ...
+
+
+V = TypeVar("V", bound=Version)
+
+
+class Source(Protocol[V]):
+    """Where models come from; both calls may block."""
+
+    def resolve(self, name: str, /) -> V:
+        """What ``name``, ``name@3`` or ``name@alias`` means now. Raises UnknownModel."""
+
+    def open(self, version: V, /) -> Artifact:
+        """The file's content. Raises InvalidArtifact, StorageFailed."""
+
+
+@dataclass(frozen=True, eq=False)
+class Loaded:
+    """A model in memory: what the engine needs (key, decoder) and what its texts need."""
+
+    key: Hashable
+    decoder: Decoder
+    vocabulary: Vocabulary
+    card: Card
+    calibration: Calibration | None
+
+    @classmethod
+    def from_artifact(cls, artifact: Artifact) -> Loaded:
+        """Pack an artifact in the precision its card says it is served in."""
+        card = artifact.card
+        decoder = Decoder.from_network(artifact.network(), card.serving_precision)
+        key = (card.weights_sha256, card.serving_precision)
+        return cls(key, decoder, artifact.vocabulary, card, artifact.calibration)
+
+
+class _Place:
+    """A loaded model and how many leases are on it; ``lock`` is held while it loads."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.loaded: Loaded | None = None
+        self.users = 0
+
+
+class Lease(Generic[V]):
+    """The right to use a loaded model until ``release``; also a context manager."""
+
+    def __init__(self, network: Loaded, version: V, release: Callable[[], None]) -> None:
+        self.network = network
+        self.version = version
+        self._release: Callable[[], None] | None = release
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        return self.network.vocabulary
+
+    @property
+    def card(self) -> Card:
+        return self.network.card
+
+    @property
+    def calibration(self) -> Calibration | None:
+        return self.network.calibration
+
+    def release(self) -> None:
+        """Give it back; a second time does nothing."""
+        release, self._release = self._release, None
+        if release is not None:
+            release()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.release()
+
+
+class Resident(Generic[V]):
+    """Loaded models within ``limit_bytes``; ``on_unload`` hears the key of each one dropped."""
+
+    def __init__(
+        self,
+        source: Source[V],
+        *,
+        limit_bytes: int = 2 << 30,
+        on_unload: Callable[[Hashable], None] = lambda _: None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._source = source
+        self._limit = limit_bytes
+        self._on_unload = on_unload
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._places: OrderedDict[str, _Place] = OrderedDict()
+        self._names: OrderedDict[str, tuple[float, V]] = OrderedDict()
+        self.bytes = 0
+
+    @property
+    def digests(self) -> list[str]:
+        """The files that are loaded, least recently used first."""
+        with self._lock:
+            return [digest for digest, place in self._places.items() if place.loaded]
+
+    def forget_names(self) -> None:
+        """Aliases or versions have changed: ask the source again."""
+        with self._lock:
+            self._names.clear()
+
+    def try_acquire(self, name: str) -> Lease[V] | None:
+        """A lease without waiting: only if the name was asked for just now and is loaded."""
+        with self._lock:
+            known = self._names.get(name)
+            if known is None or self._clock() - known[0] > _NAME_SECONDS:
+                return None
+            place = self._places.get(known[1].sha256)
+            if place is None or place.loaded is None:
+                return None
+            return self._lease(place, known[1])
+
+    def acquire(self, name: str) -> Lease[V]:
+        """A lease on what ``name`` means now, loaded if need be; may wait for disk.
+
+        Raises UnknownModel, InvalidArtifact, StorageFailed; Overloaded when the
+        models in use leave no room, TooLarge when it could never fit.
+        """
+        version = self._source.resolve(name)
+        with self._lock:
+            self._names[name] = (self._clock(), version)
+            self._names.move_to_end(name)
+            while len(self._names) > _NAMES_KEPT:
+                self._names.popitem(last=False)
+            place = self._places.setdefault(version.sha256, _Place())
+            place.users += 1  # so that it is not dropped before it is there
+        try:
+            with place.lock:
+                if place.loaded is None:
+                    self._load(place, version)
+        except BaseException:
+            self._leave(version.sha256, place)
+            raise
+        with self._lock:
+            lease = self._lease(place, version)
+            place.users -= 1
+        return lease
+
+    def _lease(self, place: _Place, version: V) -> Lease[V]:
+        assert place.loaded is not None
+        place.users += 1
+        self._places.move_to_end(version.sha256)
+        return Lease(place.loaded, version, lambda: self._leave(version.sha256, place))
+
+    def _leave(self, digest: str, place: _Place) -> None:
+        with self._lock:
+            place.users -= 1
+            if place.loaded is None and not place.users:
+                self._places.pop(digest, None)
+
+    def _load(self, place: _Place, version: V) -> None:
+        self._make_room(version.size_bytes)
+        loaded = Loaded.from_artifact(self._source.open(version))
+        self._make_room(loaded.decoder.nbytes)
+        with self._lock:
+            place.loaded = loaded
+            self.bytes += loaded.decoder.nbytes
+
+    def _make_room(self, wanted: int) -> None:
+        """Drop idle models until ``wanted`` more bytes fit."""
+        if wanted > self._limit:
+            raise TooLarge(
+                f"the model needs {wanted >> 20} MiB of memory and the limit is "
+                f"{self._limit >> 20} MiB; raise CHARLOOM_MODEL_MEMORY_MB.",
+                code="model_too_large",
+            )
+        dropped = []
+        with self._lock:
+            idle = [d for d, place in self._places.items() if place.loaded and not place.users]
+            while self.bytes + wanted > self._limit and idle:
+                gone = self._places.pop(idle.pop(0)).loaded
+                assert gone is not None
+                self.bytes -= gone.decoder.nbytes
+                dropped.append(gone.key)
+            full = self.bytes + wanted > self._limit
+        for key in dropped:
+            self._on_unload(key)
+        if full:
+            raise Overloaded(
+                "all of the memory for models is in use by other requests.",
+                retry_after_seconds=2.0,
+                code="model_memory_full",
+            )
