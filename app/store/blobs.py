@@ -1,162 +1,142 @@
 """Whole files under a URL: a local folder, or an object store through fsspec.
 
-``put`` writes a file whole or not at all and reads it back before it is
-believed. Keys are relative paths with ``/``. Knows nothing of what is inside,
-nor of SQL.
+Takes keys (``names/3.safetensors``) and bytes. A file is written whole or not
+at all, is read back before it is believed, and never replaces another. Knows
+nothing of what is inside the files, nor of SQL.
 """
 
 from __future__ import annotations
 
 import errno
 import hashlib
-import os
 import re
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from pathlib import Path
-from typing import Any, Final
-from uuid import uuid4
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import BinaryIO, Final, NamedTuple, Protocol
 
-import fsspec
+from app.errors import CharloomError, Conflict, InvalidInput, NotFound, StorageFailed
+from app.store.folder import Folder
+from app.store.objects import Objects
 
-from app.errors import Conflict, InvalidInput, NotFound, StorageFailed
-
-_PART: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
-_TEMPORARY: Final = ".part"
-_STALE_SECONDS: Final = 3600
+_PART: Final = r"[A-Za-z0-9][A-Za-z0-9._:-]{0,199}"
+_KEY: Final = re.compile(rf"{_PART}(/{_PART}){{0,7}}")
+_PIECE: Final = 1 << 20
 
 
-def checked_key(key: str) -> str:
-    """``key`` if every part of it is a plain name; raises InvalidInput otherwise."""
-    if not all(_PART.fullmatch(part) and ".." not in part for part in key.split("/")):
-        raise InvalidInput(f"{key!r} is not a name that can be stored.", code="invalid_name")
-    return key
+class Blob(NamedTuple):
+    """One stored file: key, bytes, SHA-256 in hexadecimal."""
+
+    key: str
+    size_bytes: int
+    sha256: str
+
+
+class _Backend(Protocol):
+    """Where the files are. Errors are OSError's; FileExistsError when ``write`` came second."""
+
+    def write(self, key: str, pieces: Iterable[bytes | memoryview]) -> None: ...
+    def open(self, key: str) -> AbstractContextManager[BinaryIO]: ...
+    def sizes(self, folder: str) -> dict[str, int]: ...
+    def delete(self, key: str) -> None: ...
+    def sweep(self) -> int: ...
 
 
 class BlobStore:
-    """Files under ``url``: a folder path, ``file://…``, ``s3://bucket/prefix``, ….
+    """Files under ``url``: a folder, ``file:///folder``, ``s3://bucket/prefix``, …
 
-    Raises StorageFailed when the disk or the store refuses (full, read-only,
-    gone), NotFound for a key that is not there, Conflict when ``put`` would
-    replace a file.
+    Every method raises StorageFailed when the disk or the object store refuses
+    (full, read-only, gone) and InvalidInput for a key that is not one.
     """
 
     def __init__(self, url: str) -> None:
         self.url = url
-        self._root: Path | None = None
-        if "://" not in url or url.startswith("file://"):
-            self._root = Path(url.removeprefix("file://")).absolute()
-        else:
-            with _failures(url):
-                self._remote, prefix = fsspec.url_to_fs(url)
-            self._prefix = prefix.rstrip("/")
+        local = "://" not in url or url.startswith("file://")
+        self._backend: _Backend = Folder(url.removeprefix("file://")) if local else Objects(url)
 
-    def put(self, key: str, content: bytes) -> None:
-        """Store a new file; when this returns it is on the disk, whole and verified."""
-        checked_key(key)
-        with _failures(key):
-            if self._root is not None:
-                _put_local(self._root / key, content)
-            else:
-                if self._remote.exists(self._full(key)):
-                    raise Conflict(f"{key} exists already.", code="already_exists")
-                self._remote.pipe_file(self._full(key), content)
-        if hashlib.sha256(self.get(key)).digest() != hashlib.sha256(content).digest():
-            raise StorageFailed(f"{key} did not read back as it was written.")
+    def put(self, key: str, content: bytes | Iterable[bytes | memoryview]) -> Blob:
+        """Write a new file; when this returns, it is on the disk, whole and verified.
 
-    def get(self, key: str) -> bytes:
-        """The content of a file."""
-        checked_key(key)
-        with _failures(key):
-            if self._root is not None:
-                return (self._root / key).read_bytes()
-            content: bytes = self._remote.cat_file(self._full(key))
-            return content
+        Raises Conflict when there is a file of that key: it stays as it is.
+        """
+        digest, size = hashlib.sha256(), 0
 
-    def list(self) -> list[str]:
-        """All keys, sorted; files with names that could not be keys are passed over."""
-        with _failures(self.url):
-            if self._root is not None:
-                keys = [
-                    path.relative_to(self._root).as_posix()
-                    for path in self._root.rglob("*")
-                    if path.is_file()
-                ]
-            else:
-                self._remote.invalidate_cache()
-                start = len(self._prefix) + 1
-                keys = [path[start:] for path in self._remote.find(self._prefix)]
-        return sorted(k for k in keys if all(_PART.fullmatch(p) for p in k.split("/")))
+        def measured() -> Iterator[bytes | memoryview]:
+            nonlocal size
+            for piece in [content] if isinstance(content, bytes) else content:
+                digest.update(piece)
+                size += len(piece)
+                yield piece
+
+        with _explained(key):
+            try:
+                self._backend.write(_checked(key), measured())
+            except FileNotFoundError as error:
+                raise StorageFailed(f"{key} cannot be stored: the store is not there.") from error
+            with self._backend.open(key) as stream:
+                read_back = hashlib.sha256()
+                while piece := stream.read(_PIECE):
+                    read_back.update(piece)
+        if read_back.digest() != digest.digest():
+            self.delete(key)
+            raise StorageFailed(
+                f"{key} did not read back as it was written, and was removed; the disk may be bad."
+            )
+        return Blob(key, size, digest.hexdigest())
+
+    @contextmanager
+    def open(self, key: str) -> Iterator[BinaryIO]:
+        """A seekable stream of the file; raises NotFound."""
+        with _explained(key), self._backend.open(_checked(key)) as stream:
+            yield stream
+
+    def sizes(self, folder: str = "") -> dict[str, int]:
+        """The key and the bytes of every file, or of those in one folder; in order of the keys.
+
+        Someone may have copied in a file whose name cannot be a key; it is
+        listed so that it can be reported, and cannot be opened.
+        """
+        with _explained("The store"):
+            return dict(sorted(self._backend.sizes(folder and _checked(folder)).items()))
 
     def delete(self, key: str) -> None:
-        """Remove a file; it is no error if it is gone already."""
-        checked_key(key)
-        with _failures(key):
-            if self._root is not None:
-                (self._root / key).unlink(missing_ok=True)
-                _sync_folder((self._root / key).parent)
-            elif self._remote.exists(self._full(key)):
-                self._remote.rm_file(self._full(key))
+        """Remove a file; it is no error if it is gone."""
+        with _explained(key):
+            self._backend.delete(_checked(key))
 
     def sweep(self) -> int:
-        """Remove what writers that died left behind an hour ago or longer; the number."""
-        if self._root is None:
-            return 0
-        removed = 0
-        for path in self._root.rglob(f"*{_TEMPORARY}"):
-            with suppress(FileNotFoundError):
-                if time.time() - path.stat().st_mtime > _STALE_SECONDS:
-                    path.unlink()
-                    removed += 1
-        return removed
+        """Remove what writers that died left behind an hour ago or longer; how many."""
+        with _explained("The store"):
+            return self._backend.sweep()
 
-    def _full(self, key: str) -> str:
-        return f"{self._prefix}/{key}"
+
+def _checked(key: str) -> str:
+    if not _KEY.fullmatch(key):
+        raise InvalidInput(f"{key[:80]!r} is not a name of a stored file.", code="invalid_name")
+    return key
+
+
+_REASONS: Final = {
+    errno.ENOSPC: "the disk is full; free some space and try again",
+    errno.EDQUOT: "the disk quota is used up; free some space and try again",
+    errno.EFBIG: "the file is larger than the system lets this program write",
+    errno.EROFS: "the disk is read-only",
+    errno.EACCES: "permission denied",
+    errno.EPERM: "permission denied",
+}
 
 
 @contextmanager
-def _failures(what: str) -> Iterator[None]:
-    """Say in our own words what a file system said."""
+def _explained(what: str) -> Iterator[None]:
+    """Say in our own words what the system said; no paths, no addresses."""
     try:
         yield
-    except FileNotFoundError as error:
+    except CharloomError:
+        raise
+    except FileExistsError as error:
+        raise Conflict(f"{what} is in the store already.", code="file_exists") from error
+    except (FileNotFoundError, IsADirectoryError) as error:
         raise NotFound(f"{what} is not in the store.", code="file_not_found") from error
     except OSError as error:
-        reason = {
-            errno.ENOSPC: "the disk is full: free some space and try again",
-            errno.EDQUOT: "the disk quota is used up",
-            errno.EFBIG: "the file is larger than the system allows",
-            errno.EROFS: "the file system is read-only",
-            errno.EACCES: "permission denied",
-        }.get(error.errno or 0, error.strerror or type(error).__name__)
-        raise StorageFailed(f"Storing or reading {what} failed: {reason}.") from error
-
-
-def _put_local(target: Path, content: bytes) -> None:
-    """Temporary file, fsync, hard link under the final name, fsync the folder.
-
-    The link, unlike a rename, fails if another writer was first.
-    """
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.name}.{uuid4().hex}{_TEMPORARY}")
-    try:
-        with temporary.open("xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        try:
-            os.link(temporary, target)
-        except FileExistsError as error:
-            raise Conflict(f"{target.name} exists already.", code="already_exists") from error
-    finally:
-        temporary.unlink(missing_ok=True)
-    _sync_folder(target.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor: Any = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        number = error.errno or (errno.EACCES if isinstance(error, PermissionError) else 0)
+        reason = _REASONS.get(number, "the disk or the object store does not answer")
+        raise StorageFailed(f"{what} cannot be stored or read: {reason}.") from error

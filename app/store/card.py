@@ -18,8 +18,6 @@ from pydantic import (
     ConfigDict,
     Field,
     FiniteFloat,
-    JsonValue,
-    NonNegativeInt,
     StringConstraints,
     model_validator,
 )
@@ -34,8 +32,11 @@ Precision = Literal["float32", "float16", "bfloat16"]
 CorpusFormat = Literal["lines", "text"]
 
 _Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
-_Line = Annotated[str, StringConstraints(max_length=1000)]
-_Seconds = Annotated[int, Field(ge=0, le=2**53)]
+_Ulid = Annotated[str, StringConstraints(pattern=r"^[0-9A-Z]{26}$")]
+# One line for people; neither a database nor a terminal is given control characters.
+_Line = Annotated[str, StringConstraints(max_length=1000, pattern=r"^[^\x00-\x1f\x7f-\x9f]*$")]
+_Count = Annotated[int, Field(ge=0, le=2**53)]  # what JSON readers everywhere keep exactly
+_Parameter = _Line | bool | Annotated[int, Field(ge=-(2**53), le=2**53)] | FiniteFloat | None
 _Bits = Annotated[FiniteFloat, Field(ge=0)]
 
 _LIBRARIES: Final = ("charloom", "numpy", "torch")
@@ -54,7 +55,7 @@ class Measured(_Part):
     bits_per_character: _Bits
     perplexity: FiniteFloat = Field(ge=1)
     accuracy: FiniteFloat = Field(ge=0, le=1)
-    characters: NonNegativeInt
+    characters: _Count
 
     @classmethod
     def of(cls, measures: Measures | None) -> Self | None:
@@ -68,7 +69,7 @@ class Lineage(_Part):
     corpus: _Line | None = None  # what it was trained on, its origin and terms
     command: _Line | None = None  # trains it again
     base_model: _Line | None = None  # name@version whose weights it started from
-    parameters: dict[_Line, JsonValue] = Field(default_factory=dict)  # of the training
+    parameters: dict[_Line, _Parameter] = Field(default_factory=dict)  # of the training
 
 
 class Card(_Part):
@@ -86,8 +87,8 @@ class Card(_Part):
     dropout: FiniteFloat = 0.0
     activation: Literal["tanh", "relu"] = "tanh"
     tied: bool = False
-    parameters: NonNegativeInt
-    symbols: NonNegativeInt
+    parameters: _Count
+    symbols: _Count
     vocabulary: str = Field(repr=False)
     corpus_format: CorpusFormat
     precision: Precision
@@ -95,16 +96,16 @@ class Card(_Part):
     serving_precision: Literal["float32", "int8"] = "float32"
     verbatim_copy_rate: FiniteFloat | None = Field(None, ge=0, le=1)  # of 1,000 samples
     calibration: tuple[_Bits, ...] | None = Field(None, min_length=2, max_length=10_001, repr=False)
-    trained_characters: NonNegativeInt = 0
+    trained_characters: _Count = 0
     dataset_sha256: _Digest | None = None
     seed: int | None = Field(None, ge=-(2**63), le=2**64 - 1)
     validation: Measured | None = None
     test: Measured | None = None
-    run_id: _Line | None = None
-    created_at: _Seconds
+    run_id: _Ulid | None = None
+    created_at: _Count
     libraries: dict[_Line, _Line] = Field(default_factory=dict)
     lineage: Lineage = Lineage()
-    size_bytes: NonNegativeInt | None = None
+    size_bytes: _Count | None = None
     sha256: _Digest | None = None
 
     @model_validator(mode="after")
@@ -138,7 +139,7 @@ class Card(_Part):
         )
 
     def summary(self) -> dict[str, Any]:
-        """The card as JSON for people: without the vocabulary's and the calibration's length."""
+        """The card as JSON, without the two long fields: the vocabulary and the calibration."""
         return self.model_dump(mode="json", exclude={"vocabulary", "calibration"})
 
     def to_json(self) -> str:

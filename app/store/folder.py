@@ -1,0 +1,124 @@
+"""Files in a local folder, so written that a crash or a full disk leaves whole files only.
+
+Takes keys that ``blobs`` has checked. A temporary file beside its target is
+filled and flushed to the disk, then linked to its name, then the folder is
+flushed: whoever finds the name finds the whole file. Linking, unlike renaming,
+fails when another writer was first. A failed flush is never tried again: the
+system may have dropped what it could not write.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import stat
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO, Final
+from uuid import uuid4
+
+_STALE_SECONDS: Final = 3600
+_TEMPORARY: Final = re.compile(r"\..+\.[0-9a-f]{32}\.part")
+_NO_LINKS: Final = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
+
+
+class Folder:
+    """The files below ``path``; the folder is made when something is written."""
+
+    def __init__(self, path: str) -> None:
+        self._root = Path(path).absolute()
+
+    def write(self, key: str, pieces: Iterable[bytes | memoryview]) -> None:
+        """Raises FileExistsError and leaves the file that is there."""
+        target = self._inside(key)
+        _make_folders(target.parent)
+        if target.exists():
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
+        temporary = target.with_name(f".{target.name}.{uuid4().hex}.part")
+        try:
+            with temporary.open("xb") as file:
+                for piece in pieces:
+                    file.write(piece)
+                file.flush()
+                os.fsync(file.fileno())
+            _give_name(temporary, target)
+        finally:
+            with suppress(OSError):  # swept later; what matters is already known
+                temporary.unlink(missing_ok=True)
+        _flush_folder(target.parent)
+
+    @contextmanager
+    def open(self, key: str) -> Iterator[BinaryIO]:
+        # Without O_NONBLOCK, a pipe laid in the folder would hold us for ever.
+        descriptor = os.open(self._inside(key), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        with os.fdopen(descriptor, "rb") as file:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                raise FileNotFoundError(errno.ENOENT, "not a regular file")
+            yield file
+
+    def sizes(self, folder: str) -> dict[str, int]:
+        found = {}
+        for path in self._walk(folder):
+            if not path.name.startswith("."):
+                with suppress(FileNotFoundError):  # removed while we walk, or a dangling link
+                    found[path.relative_to(self._root).as_posix()] = path.stat().st_size
+        return found
+
+    def delete(self, key: str) -> None:
+        path = self._inside(key)
+        with suppress(FileNotFoundError):
+            path.unlink()
+            _flush_folder(path.parent)
+
+    def sweep(self) -> int:
+        swept = 0
+        for path in self._walk():
+            with suppress(FileNotFoundError):
+                old = time.time() - path.lstat().st_mtime > _STALE_SECONDS
+                if old and _TEMPORARY.fullmatch(path.name):
+                    path.unlink()
+                    swept += 1
+        return swept
+
+    def _walk(self, below: str = "") -> Iterator[Path]:
+        for folder, folders, files in os.walk(self._root / below):
+            folders[:] = [name for name in folders if not name.startswith(".")]
+            yield from (Path(folder) / name for name in files)
+
+    def _inside(self, key: str) -> Path:
+        """The path of a key. The key holds no ``..``, but a link on the way may lead out."""
+        path = self._root / key
+        if not path.resolve().is_relative_to(self._root.resolve()):
+            raise PermissionError(errno.EACCES, "a link leads out of the store")
+        return path
+
+
+def _give_name(temporary: Path, target: Path) -> None:
+    try:
+        os.link(temporary, target)
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        # A file system without links (exFAT, some network folders). Two writers of one
+        # key could both pass the test in ``write``; keys are reserved in the database.
+        temporary.rename(target)
+
+
+def _make_folders(folder: Path) -> None:
+    """Make a folder and those above it; a new one is flushed into the one above."""
+    if folder.is_dir():
+        return
+    _make_folders(folder.parent)
+    folder.mkdir(exist_ok=True)
+    _flush_folder(folder.parent)
+
+
+def _flush_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,66 @@
+"""Where a model lies in the store: ``<name>/<version>.safetensors``.
+
+Takes names that anyone may have written; gives keys. What passes here cannot
+lead out of the store: no part begins with a dot or holds a slash.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from app.errors import InvalidInput
+
+SUFFIX: Final = ".safetensors"
+NAME_LENGTH: Final = 200
+
+_PART: Final = r"[a-z0-9][a-z0-9._-]{0,63}"
+_NAME: Final = re.compile(rf"{_PART}|ft(:{_PART})+")
+_ALIAS: Final = re.compile(r"[a-z][a-z0-9._-]{0,63}")
+_VERSION: Final = re.compile(r"[1-9][0-9]{0,8}")
+
+
+def is_name(name: str) -> bool:
+    """Whether a model may be called so."""
+    return len(name) <= NAME_LENGTH and _NAME.fullmatch(name) is not None
+
+
+def checked_name(name: str, *, param: str = "name") -> str:
+    """``name`` if a model may be called so; raises InvalidInput."""
+    if not is_name(name):
+        raise InvalidInput(
+            f"{name[:80]!r} cannot be a model's name: use up to 64 of a-z, 0-9, '.', '_' and '-', "
+            "beginning with a letter or a digit.",
+            param=param,
+            code="invalid_name",
+        )
+    return name
+
+
+def checked_alias(alias: str, *, param: str = "alias") -> str:
+    """``alias`` if it may be one; a letter comes first, so that it is never a version."""
+    if not _ALIAS.fullmatch(alias):
+        raise InvalidInput(
+            f"{alias[:80]!r} cannot be an alias: use up to 64 of a-z, 0-9, '.', '_' and '-', "
+            "beginning with a letter.",
+            param=param,
+            code="invalid_name",
+        )
+    return alias
+
+
+def version_number(text: str) -> int | None:
+    """The version that a text means, or None."""
+    return int(text) if _VERSION.fullmatch(text) else None
+
+
+def model_key(name: str, version: int) -> str:
+    """Where a version lies."""
+    return f"{checked_name(name)}/{version}{SUFFIX}"
+
+
+def parse_key(key: str) -> tuple[str, int] | None:
+    """Name and version of what lies under ``key``; None if no model belongs there."""
+    name, _, file = key.partition("/")
+    version = version_number(file.removesuffix(SUFFIX)) if file.endswith(SUFFIX) else None
+    return (name, version) if version is not None and is_name(name) else None

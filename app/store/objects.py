@@ -1,0 +1,83 @@
+"""Files in an object store, through whatever fsspec knows behind a URL (s3://, gs://, …).
+
+Takes keys that ``blobs`` has checked. An object store shows an object when all
+of it has arrived, so there are no temporary names here. Credentials and
+endpoints come from the client's own environment variables (for S3:
+``AWS_ACCESS_KEY_ID``, ``AWS_ENDPOINT_URL``, …).
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from io import BytesIO
+from typing import Any, BinaryIO
+
+import fsspec
+
+from app.errors import InvalidInput
+
+
+class Objects:
+    """The objects below ``url``.
+
+    Raises InvalidInput for a URL that nothing here can speak to.
+    """
+
+    def __init__(self, url: str) -> None:
+        try:
+            # No cache of listings: other servers write here too.
+            self._system: Any
+            self._system, prefix = fsspec.url_to_fs(url, use_listings_cache=False)
+        except (ImportError, ValueError) as error:
+            raise InvalidInput(
+                f"The store {url.partition('://')[0]}:// cannot be used here; S3 needs "
+                "`pip install 'charloom[s3]'`.",
+                param="models_dir",
+            ) from error
+        self._prefix = prefix.rstrip("/")
+
+    def write(self, key: str, pieces: Iterable[bytes | memoryview]) -> None:
+        """Raises FileExistsError and leaves the object that is there."""
+        path, content = self._path(key), b"".join(pieces)
+        with _as_os_errors():
+            # The test serves stores that do not know "create only"; S3 itself refuses then.
+            if self._system.exists(path):
+                raise FileExistsError(errno.EEXIST, "the object is there")
+            self._system.pipe_file(path, content, mode="create")
+
+    @contextmanager
+    def open(self, key: str) -> Iterator[BinaryIO]:
+        # Whole in memory: the readers here want all of it, and every failure comes before them.
+        with _as_os_errors():
+            content = self._system.cat_file(self._path(key))
+        yield BytesIO(content)
+
+    def sizes(self, folder: str) -> dict[str, int]:
+        with _as_os_errors():
+            found = self._system.find(f"{self._prefix}/{folder}".rstrip("/"), detail=True)
+        start = len(self._prefix) + 1
+        return {path[start:]: int(facts["size"]) for path, facts in found.items()}
+
+    def delete(self, key: str) -> None:
+        with _as_os_errors():
+            if self._system.exists(self._path(key)):
+                self._system.rm_file(self._path(key))
+
+    def sweep(self) -> int:
+        return 0  # nothing half-written is ever seen
+
+    def _path(self, key: str) -> str:
+        return f"{self._prefix}/{key}"
+
+
+@contextmanager
+def _as_os_errors() -> Iterator[None]:
+    """What went wrong as an OSError, from clients that have exceptions of their own too."""
+    try:
+        yield
+    except OSError:
+        raise
+    except Exception as error:
+        raise OSError(errno.EIO, f"the object store's client failed: {error}") from error
