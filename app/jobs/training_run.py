@@ -291,7 +291,7 @@ def _parameters(training: Training, wishes: Wishes, int8_loss: float | None) -> 
     )  # fmt: skip
     return {
         **{name: getattr(config, name) for name in names},
-        "plan": [list(entry) for entry in config.plan],
+        "plan": " ".join(f"{first}:{steps}" for first, steps in config.plan),
         "steps": training.step,
         "epochs": training.epoch,
         "validation_fraction": wishes.validation_fraction,
