@@ -36,10 +36,10 @@ def text(tmp_path: Path) -> Path:
 
 def planned(path: Path, training: dict[str, Any] | None = None, **wishes: Any) -> Run:
     ticks = itertools.count()
-    wishes = {"network": TINY, "validation_fraction": 0.2, "test_fraction": 0.2} | wishes
+    wanted: dict[str, Any] = {"network": TINY, "validation_fraction": 0.2, "test_fraction": 0.2} | wishes
     return plan(
         path,
-        Wishes(training=STEPS | (training or {}), **wishes),
+        Wishes(training=STEPS | (training or {}), **wanted),
         clock=lambda: next(ticks) * 0.5,
     )
 
