@@ -72,7 +72,8 @@ def evaluate(network: CharNetwork, windows: Iterable[Window]) -> Measures | None
             ignore_index=IGNORED,
             reduction="none",
         )
-        total_nats += losses.double().sum().item()
+        # Added up on the CPU: not every GPU has float64.
+        total_nats += losses.cpu().double().sum().item()
         correct += int((logits_BTV.argmax(dim=2) == targets_BT).sum())
         characters += window.characters
     network.train(was_training)

@@ -27,6 +27,7 @@ the number of steps is known does not depend on it.
 """
 
 _CORRECTED_AT: Final = (0.2, 0.4, 0.6, 0.8, 0.9, 0.95, 0.98)
+_STEPS_BELIEVED: Final = 5  # measured before a correction is made, also after resuming
 
 
 @dataclass(frozen=True)
@@ -157,12 +158,11 @@ class Pace:
 
     def correction_due(self, step: int, steps: int) -> bool:
         """True a few times a run, when it is worth looking at the clock again."""
-        due = (
-            self.steps > 0
-            and self.corrections < len(_CORRECTED_AT)
-            and step >= _CORRECTED_AT[self.corrections] * steps
-        )
-        self.corrections += due
+        if self.steps < _STEPS_BELIEVED:
+            return False
+        reached = sum(step >= share * steps for share in _CORRECTED_AT)
+        due = reached > self.corrections
+        self.corrections = max(reached, self.corrections)
         return due
 
 

@@ -17,8 +17,8 @@ from typing import Final
 import torch
 
 from app.charlm.network import GATES, Cell, CharNetwork, NetworkConfig
+from app.charlm.optimisation import cross_entropy
 from app.charlm.schedule import TrainingConfig
-from app.charlm.training import cross_entropy
 from app.charlm.windows import CorpusFormat
 
 SIZES: Final = (32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048)

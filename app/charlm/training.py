@@ -14,18 +14,24 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from app.charlm.checkpoint import Checkpoint
 from app.charlm.corpus import Corpus
 from app.charlm.measures import Measures, evaluate
 from app.charlm.network import CharNetwork
-from app.charlm.schedule import LossName, Pace, TrainingConfig, with_plan
-from app.charlm.windows import IGNORED, Window, Windows
+from app.charlm.optimisation import (
+    LOSSES,
+    make_optimizer,
+    optimizer_tensors,
+    restore_optimizer,
+)
+from app.charlm.schedule import Pace, TrainingConfig, with_plan
+from app.charlm.windows import Window, Windows
 from app.errors import TrainingFailed
 
 _EVALUATION_ROWS = 32
@@ -56,50 +62,12 @@ class Best:
     step: int
 
 
-def cross_entropy(logits_NV: Tensor, targets_N: Tensor) -> Tensor:
-    """Mean of −log softmax(logits)[target] over the targets that count, in nats."""
-    return F.cross_entropy(logits_NV, targets_N, ignore_index=IGNORED)
-
-
-def squared_error(logits_NV: Tensor, targets_N: Tensor) -> Tensor:
-    """Mean of Σ_v (softmax(logits)_v − [v = target])² over the targets that count.
-
-    The Brier score (Brier 1950): between 0 and 2.
-    """
-    counted = targets_N != IGNORED
-    wanted_NV = F.one_hot(targets_N.clamp(min=0), logits_NV.shape[1])
-    errors_N = (logits_NV.softmax(dim=1) - wanted_NV).square().sum(dim=1)
-    return (errors_N * counted).sum() / counted.sum()
-
-
-LOSSES: dict[LossName, Callable[[Tensor, Tensor], Tensor]] = {
-    "cross_entropy": cross_entropy,
-    "squared_error": squared_error,
-}
-
-
-def make_optimizer(network: CharNetwork, config: TrainingConfig) -> torch.optim.Optimizer:
-    """sgd (θ ← θ − α ∂L/∂θ), adam (Kingma and Ba 2015) or adamw (Loshchilov and Hutter 2019)."""
-    trained = [weight for weight in network.parameters() if weight.requires_grad]
-    if config.optimizer == "sgd":
-        return torch.optim.SGD(trained, lr=config.learning_rate)
-    betas = (0.9, 0.99)
-    if config.optimizer == "adam":
-        return torch.optim.Adam(trained, lr=config.learning_rate, betas=betas, fused=True)
-    return torch.optim.AdamW(
-        trained,
-        lr=config.learning_rate,
-        betas=betas,
-        weight_decay=config.weight_decay,
-        fused=True,
-    )
-
-
 class Training:
     """One training of one network; ``run`` it, and ask between steps.
 
     ``clock`` gives seconds from any origin. ``checkpoint`` takes up an earlier
     training: everything but the budget's clock continues as if never stopped.
+    ``config`` gains what was found out: the plan, and epochs as a number of steps.
     """
 
     def __init__(
@@ -117,7 +85,7 @@ class Training:
         self.best: Best | None = None
         self.step = 0
         self.epoch = 0
-        self.trained_characters = 0
+        self.trained_characters = 0  # predicted in training, repetitions counted
         self._place = 0  # windows of this epoch already read
         self._elapsed = 0.0  # seconds of the budget used before this call of run
         self._since_best = 0
@@ -126,49 +94,64 @@ class Training:
         self._state_BLS = network.initial_state(0)
         self._pace = Pace()
         self._loss = LOSSES[config.loss]
+        if config.max_epochs is not None:
+            # As steps, so that the rate has fallen when the last epoch ends.
+            steps = max(1, config.max_epochs * len(self._epoch_windows()))
+            self.config = replace(config, max_steps=min(steps, config.max_steps or steps))
         if checkpoint is not None:
             self._take_up(checkpoint)
-        elif config.max_epochs and not (config.max_steps or config.budget_seconds or config.plan):
-            self.config = with_plan(config, 0, config.max_epochs * len(self._epoch_windows()))
 
     def run(self) -> Iterator[Progress]:
         """Train to the end, a step between two yields.
 
-        Raises TrainingFailed when the loss is not finite any more; ``best``
-        then still holds the last good weights.
+        Raises TrainingFailed when the loss is not finite any more or memory is
+        short; ``best`` then still holds the last good weights, if any were
+        measured.
         """
-        self.network.train()
         started = self._clock() - self._elapsed
         while True:
             windows = self._epoch_windows()
             while self._place < len(windows):
                 if self._finished():
                     return
-                window = windows[self._place]
                 rate = self.config.rate(self.step, self.config.planned_steps(self.step))
-                began = self._clock()
-                loss, norm = self._take_step(window, rate)
-                now = self._clock()
-                self._pace.record(now - began, window.characters)
-                self.trained_characters += window.characters
-                self.step, self._place = self.step + 1, self._place + 1
-                validation = self._evaluate() if self._evaluation_due() else None
-                self._elapsed = self._clock() - started
-                self._plan()
+                with _memory_shortage_told():
+                    loss, norm = self._timed_step(windows[self._place], rate)
+                    validation = self.measure() if self._evaluation_due() else None
+                    self._elapsed = self._clock() - started
+                    self._plan()
                 yield self._progress(loss, rate, norm, validation)
             self.epoch, self._place = self.epoch + 1, 0
+
+    def measure(self) -> Measures:
+        """Measure the weights as they are, on a bounded part of the validation split.
+
+        They become ``best`` if they are; call it before keeping a training that
+        was stopped early. Training goes on as if it had not been called.
+        """
+        began = self._clock()
+        windows = self.corpus.evaluation_windows(
+            "validation",
+            _EVALUATION_ROWS,
+            max(64, self.config.window),
+            self.config.evaluation_characters,
+        )
+        measures = evaluate(self.network, windows)
+        assert measures is not None, "a validation split is never empty"
+        if self.best is None or measures.nats < self.best.nats:
+            self.best = Best(_copied(self.network), measures.nats, self.step)
+            self._since_best = 0
+        else:
+            self._since_best += 1
+        self._pace.evaluating += self._clock() - began
+        return measures
 
     def checkpoint(self) -> Checkpoint:
         """Everything needed to go on from here, copied; call it between two steps."""
         best = self.best
         return Checkpoint(
             weights=_copied(self.network),
-            optimizer={
-                f"{index}.{name}": value.detach().cpu().clone()
-                for index, entry in self._optimizer.state_dict()["state"].items()
-                for name, value in entry.items()
-                if value is not None
-            },
+            optimizer=optimizer_tensors(self._optimizer),
             best_weights=best.weights if best else {},
             state_BLS=self._state_BLS.detach().cpu().clone(),
             best_nats=best.nats if best else None,
@@ -185,12 +168,7 @@ class Training:
     def _take_up(self, checkpoint: Checkpoint) -> None:
         self.network.load_state_dict(checkpoint.weights)
         device = self.network.output.bias.device
-        whole = self._optimizer.state_dict()
-        entries: dict[int, dict[str, Tensor]] = {}
-        for key, value in checkpoint.optimizer.items():
-            index, name = key.split(".", 1)
-            entries.setdefault(int(index), {})[name] = value.clone()
-        self._optimizer.load_state_dict({**whole, "state": entries})
+        restore_optimizer(self._optimizer, checkpoint.optimizer)
         self._state_BLS = checkpoint.state_BLS.clone().to(device)
         self.step, self.epoch = checkpoint.step, checkpoint.epoch
         self._place, self._elapsed = checkpoint.place, checkpoint.elapsed_seconds
@@ -216,8 +194,18 @@ class Training:
             or (config.patience is not None and self._since_best >= config.patience)
         )
 
+    def _timed_step(self, window: Window, rate: float) -> tuple[float, float]:
+        """One step, counted everywhere it counts; (loss, gradient norm)."""
+        began = self._clock()
+        loss, norm = self._take_step(window, rate)
+        self._pace.record(self._clock() - began, window.characters)
+        self.trained_characters += window.characters
+        self.step, self._place = self.step + 1, self._place + 1
+        return loss, norm
+
     def _take_step(self, window: Window, rate: float) -> tuple[float, float]:
-        """One step of truncated backpropagation through time; (loss, gradient norm)."""
+        """Truncated backpropagation through time: the state comes in, its gradient does not."""
+        self.network.train()
         # Dropout draws from torch's one generator: seeding it by the step makes
         # what is dropped a function of (seed, step) and of nothing before.
         torch.manual_seed((self.config.seed * 0x9E3779B97F4A7C15 + self.step) % 2**63)
@@ -254,24 +242,6 @@ class Training:
         every = max(1, steps // self.config.evaluations)
         return self.step % every == 0 or self.step == steps
 
-    def _evaluate(self) -> Measures:
-        began = self._clock()
-        windows = self.corpus.evaluation_windows(
-            "validation",
-            _EVALUATION_ROWS,
-            max(64, self.config.window),
-            self.config.evaluation_characters,
-        )
-        measures = evaluate(self.network, windows)
-        assert measures is not None, "a validation split is never empty"
-        if self.best is None or measures.nats < self.best.nats:
-            self.best = Best(_copied(self.network), measures.nats, self.step)
-            self._since_best = 0
-        else:
-            self._since_best += 1
-        self._pace.evaluating += self._clock() - began
-        return measures
-
     def _plan(self) -> None:
         """Make, or now and then correct, the number of steps that fits the budget."""
         config, pace, step = self.config, self._pace, self.step
@@ -281,7 +251,7 @@ class Training:
         left = budget - self._elapsed
         if not config.plan:
             if pace.is_known(self._elapsed, budget):
-                self._evaluate()  # shows what evaluations will cost
+                self.measure()  # shows what evaluations will cost
                 fitting = pace.fitting(step, left - pace.evaluating * (1 + config.evaluations))
                 fitting = min(fitting, config.max_steps or fitting)
                 self.config = with_plan(config, step, fitting)
@@ -303,6 +273,22 @@ class Training:
         return Progress(
             self.step, steps, self.epoch, fraction, speed, loss, rate, norm, eta, validation
         )
+
+
+@contextmanager
+def _memory_shortage_told() -> Iterator[None]:
+    """Turn every way in which numpy and torch run out of memory into TrainingFailed."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        told = str(error)
+        if not isinstance(error, MemoryError) and "memory" not in told:
+            raise
+        raise TrainingFailed(
+            "There is not enough memory for a training step. Train again with a smaller "
+            "batch_size, window or hidden_size.",
+            code="out_of_memory",
+        ) from error
 
 
 def _copied(network: CharNetwork) -> dict[str, Tensor]:

@@ -30,6 +30,16 @@ def test_the_plan_in_force_is_the_last_that_began() -> None:
     assert [config.planned_steps(step) for step in (0, 5, 49, 50)] == [None, 100, 100, 80]
 
 
+def test_a_resumed_training_looks_at_the_clock_once_it_knows_the_speed() -> None:
+    pace = Pace(skipped=0)
+    assert not pace.correction_due(500, 1000)
+    for _ in range(5):
+        pace.record(1.0, 10)
+    assert pace.correction_due(500, 1000)
+    assert not pace.correction_due(501, 1000), "what was passed meanwhile is not made up for"
+    assert pace.correction_due(600, 1000)
+
+
 def test_pace_plans_from_measured_steps() -> None:
     pace = Pace()
     assert not pace.is_known(10.0, 20.0)

@@ -17,9 +17,8 @@ from app.charlm.corpus import Corpus, LineCorpus, TextCorpus
 from app.charlm.measures import evaluate
 from app.charlm.network import CharNetwork, NetworkConfig
 from app.charlm.schedule import LossName, OptimizerName, TrainingConfig
-from app.charlm.training import Progress, Training, cross_entropy, make_optimizer, squared_error
+from app.charlm.training import Progress, Training
 from app.charlm.vocabulary import Vocabulary
-from app.charlm.windows import IGNORED
 from app.errors import InvalidInput, TrainingFailed
 
 TEXT = "the cat sat on the mat and the dog sat on the log. " * 40
@@ -199,32 +198,6 @@ def test_a_loss_that_is_not_finite_stops_with_the_last_good_weights() -> None:
     assert all(w.isfinite().all() for w in training.best.weights.values())
 
 
-def test_sgd_is_its_formula() -> None:
-    network = fresh()
-    optimizer = make_optimizer(network, replace(SHORT, optimizer="sgd", learning_rate=0.1))
-    before = network.output.bias.detach().clone()
-    loss = cross_entropy(
-        network(torch.ones(1, 3, dtype=torch.long), network.initial_state(1))[0].flatten(0, 1),
-        torch.tensor([1, 2, IGNORED]),
-    )
-    torch.autograd.backward(loss)
-    optimizer.step()
-    assert network.output.bias.grad is not None
-    torch.testing.assert_close(network.output.bias, before - 0.1 * network.output.bias.grad)
-
-
-def test_losses_are_their_formulas() -> None:
-    logits = torch.randn(5, 4, dtype=torch.float64)
-    targets = torch.tensor([0, 3, IGNORED, 1, IGNORED])
-    p = np.exp(logits.numpy()) / np.exp(logits.numpy()).sum(axis=1, keepdims=True)
-    kept = [0, 1, 3]
-    wanted = np.eye(4)[targets[kept]]
-    expected = float(((p[kept] - wanted) ** 2).sum(axis=1).mean())
-    assert squared_error(logits, targets).item() == pytest.approx(expected, rel=1e-12)
-    expected = float(-np.log((p[kept] * wanted).sum(axis=1)).mean())
-    assert cross_entropy(logits, targets).item() == pytest.approx(expected, rel=1e-12)
-
-
 def test_measures_equal_one_single_pass() -> None:
     ids = Vocabulary.from_text(TEXT).encode(TEXT * 4).astype(np.uint8)
     corpus, network = TextCorpus(ids), fresh()
@@ -254,3 +227,62 @@ def test_progress_is_plain() -> None:
     assert isinstance(progress, Progress)
     assert (progress.step, progress.steps, progress.epoch) == (1, 12, 0)
     assert progress.gradient_norm > 0
+
+
+def test_epochs_end_the_rate_too_even_beside_a_budget() -> None:
+    config = replace(SHORT, max_steps=None, max_epochs=2, budget_seconds=1e6)
+    training = Training(fresh(), line_corpus(), config, clock=ticking())
+    progress = list(training.run())
+    assert training.epoch == 2
+    assert progress[-1].fraction == 1
+    assert progress[-1].learning_rate < 0.1 * config.learning_rate
+
+
+def test_characters_are_counted_once_also_when_resumed() -> None:
+    first = Training(fresh(), line_corpus(), SHORT, clock=ticking())
+    for progress in first.run():
+        if progress.step == 5:
+            break
+    second = Training(fresh(), line_corpus(), SHORT, clock=ticking(), checkpoint=first.checkpoint())
+    weights_after(second)
+    whole = Training(fresh(), line_corpus(), SHORT, clock=ticking())
+    weights_after(whole)
+    assert second.trained_characters == whole.trained_characters > 0
+
+
+def test_a_training_stopped_early_can_be_measured_and_kept() -> None:
+    training = Training(fresh(), text_corpus(), replace(SHORT, evaluations=1), clock=ticking())
+    next(training.run())
+    assert training.best is None
+    measures = training.measure()
+    assert training.best is not None
+    assert training.best.nats == measures.nats
+    assert training.best.step == 1
+
+
+class Greedy(CharNetwork):
+    """Asks for more memory than there is."""
+
+    def forward(self, chars_BT: Tensor, state_BLS: Tensor) -> tuple[Tensor, Tensor]:
+        return super().forward(chars_BT, state_BLS) if not self.training else self.ask()
+
+    def ask(self) -> tuple[Tensor, Tensor]:
+        return torch.empty(2**50), torch.empty(0)
+
+
+def test_too_little_memory_is_said_plainly() -> None:
+    greedy = Greedy(NetworkConfig(hidden_size=8), 30)
+    training = Training(greedy, text_corpus(), SHORT, clock=ticking())
+    with pytest.raises(TrainingFailed, match="smaller") as caught:
+        next(training.run())
+    assert caught.value.code == "out_of_memory"
+
+
+def test_other_errors_of_torch_stay_what_they_are() -> None:
+    too_few = CharNetwork(NetworkConfig(hidden_size=8), 3)
+    with pytest.raises(IndexError):
+        next(Training(too_few, text_corpus(), SHORT, clock=ticking()).run())
+    wrong = CharNetwork(NetworkConfig(hidden_size=8), 30)
+    wrong.output = torch.nn.Linear(9, 30)
+    with pytest.raises(RuntimeError, match="shapes"):
+        next(Training(wrong, text_corpus(), SHORT, clock=ticking()).run())
