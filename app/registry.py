@@ -35,6 +35,7 @@ from app.store.layout import (
     SUFFIX,
     checked_alias,
     checked_name,
+    is_alias,
     is_name,
     model_key,
     parse_key,
@@ -281,9 +282,9 @@ def _meant(session: Session, reference: str) -> tuple[str, int | None]:
         return name, None
     if not at:
         return name, model_rows.newest_version(session, name)
-    if selector.isalnum() and selector.isdigit():
-        return name, version_number(selector)
-    return name, model_rows.aliased_version(session, name, selector)
+    if is_alias(selector):
+        return name, model_rows.aliased_version(session, name, selector)
+    return name, version_number(selector)
 
 
 def _unknown(session: Session, reference: str) -> NoReturn:

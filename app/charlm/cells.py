@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from app.charlm.kernels import compiled
+from app.charlm.blocks import compiled, fused
 
 _f = np.float32
 
@@ -41,22 +41,22 @@ def tanh(value: Any) -> Any:
     """tanh in float32."""
     x = min(max(value, -_LIMIT), _LIMIT)
     q = x * x
-    top = q * _P13 + _P11
-    top = q * top + _P9
-    top = q * top + _P7
-    top = q * top + _P5
-    top = q * top + _P3
-    top = q * top + _P1
-    low = q * _Q6 + _Q4
-    low = q * low + _Q2
-    low = q * low + _Q0
+    top = fused(q, _P13, _P11)
+    top = fused(q, top, _P9)
+    top = fused(q, top, _P7)
+    top = fused(q, top, _P5)
+    top = fused(q, top, _P3)
+    top = fused(q, top, _P1)
+    low = fused(q, _Q6, _Q4)
+    low = fused(q, low, _Q2)
+    low = fused(q, low, _Q0)
     return x * top / low
 
 
 @compiled
 def sigmoid(value: Any) -> Any:
     """1 / (1 + e^−x) = ½ + ½ tanh(x / 2)."""
-    return _HALF + _HALF * tanh(_HALF * value)
+    return fused(_HALF, tanh(_HALF * value), _HALF)
 
 
 @compiled
@@ -76,24 +76,27 @@ def rnn_relu(x: Any, h: Any, state: Any, units: int, padded: int) -> None:
 @compiled
 def lstm(x: Any, h: Any, state: Any, units: int, padded: int) -> None:
     """c_t = f·c_{t−1} + i·g and h_t = o·tanh(c_t); gates in the order i, f, g, o."""
+    # Slices, because the compiler must see that the arrays do not overlap.
+    x_i, x_f, x_g, x_o = x[:padded], x[padded:], x[2 * padded :], x[3 * padded :]
+    h_i, h_f, h_g, h_o = h[:padded], h[padded:], h[2 * padded :], h[3 * padded :]
+    hidden, memory = state[:units], state[units:]
     for j in range(units):
-        i = sigmoid(x[j] + h[j])
-        f = sigmoid(x[padded + j] + h[padded + j])
-        g = tanh(x[2 * padded + j] + h[2 * padded + j])
-        o = sigmoid(x[3 * padded + j] + h[3 * padded + j])
-        c = f * state[units + j] + i * g
-        state[units + j] = c
-        state[j] = o * tanh(c)
+        kept = sigmoid(x_f[j] + h_f[j]) * memory[j]
+        c = fused(sigmoid(x_i[j] + h_i[j]), tanh(x_g[j] + h_g[j]), kept)
+        memory[j] = c
+        hidden[j] = sigmoid(x_o[j] + h_o[j]) * tanh(c)
 
 
 @compiled
 def gru(x: Any, h: Any, state: Any, units: int, padded: int) -> None:
     """n = tanh(x_n + r·h_n) and h_t = (1 − z)·n + z·h_{t−1}; gates in the order r, z, n."""
+    x_r, x_z, x_n = x[:padded], x[padded:], x[2 * padded :]
+    h_r, h_z, h_n = h[:padded], h[padded:], h[2 * padded :]
+    hidden = state[:units]
     for j in range(units):
-        r = sigmoid(x[j] + h[j])
-        z = sigmoid(x[padded + j] + h[padded + j])
-        n = tanh(x[2 * padded + j] + r * h[2 * padded + j])
-        state[j] = (_ONE - z) * n + z * state[j]
+        z = sigmoid(x_z[j] + h_z[j])
+        n = tanh(fused(sigmoid(x_r[j] + h_r[j]), h_n[j], x_n[j]))
+        hidden[j] = fused(z, hidden[j] - n, n)
 
 
 @compiled

@@ -23,8 +23,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.charlm import stepping
+from app.charlm.blocks import GROUP, LANES
 from app.charlm.cells import CELLS
-from app.charlm.kernels import GROUP, LANES, PackedMatrix, pack, padded
+from app.charlm.kernels import PackedMatrix, pack, padded
 from app.charlm.network import CharNetwork
 from app.charlm.sampling import Sampling
 from app.errors import InvalidInput

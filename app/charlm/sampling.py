@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from app.charlm.kernels import compiled
+from app.charlm.blocks import compiled
 from app.charlm.vocabulary import BOUNDARY, UNKNOWN
 from app.errors import InvalidInput
 

@@ -14,8 +14,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from app.charlm.blocks import compiled
 from app.charlm.cells import update
-from app.charlm.kernels import compiled, load_input, product
+from app.charlm.kernels import load_input, product
 from app.charlm.sampling import choose, likeliest, log_total, uniform
 from app.charlm.vocabulary import BOUNDARY
 

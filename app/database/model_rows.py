@@ -9,7 +9,6 @@ out by one UPDATE, rows are inserted or found to be there.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -170,7 +169,7 @@ def remove_version(session: Session, name: str, version: int) -> None:
 
 
 def _versions(
-    session: Session, query: Select[tuple[ModelVersionRow]], name: str | None = None
+    session: Session, query: Select[ModelVersionRow], name: str | None = None
 ) -> list[ModelVersion]:
     query = query.order_by(ModelVersionRow.model_name, ModelVersionRow.version.desc())
     rows = session.scalars(query).all()

@@ -221,11 +221,10 @@ class Engine:
     def _admit(self) -> None:
         while (waiting := self._scheduler.next_request()) is not None:
             assert isinstance(waiting, Submission)
-            admitted = waiting.next_sequence()
+            self._lane(waiting.network).admit(waiting.next_sequence())
             self._scheduler.running += 1
             if waiting.exhausted:
                 self._scheduler.leave(waiting)
-            self._lane(waiting.network).admit(admitted)
 
     def _lane(self, network: Network) -> Lane:
         lane = self._lanes.get(network.key)

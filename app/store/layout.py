@@ -37,9 +37,14 @@ def checked_name(name: str, *, param: str = "name") -> str:
     return name
 
 
+def is_alias(alias: str) -> bool:
+    """Whether a version may be called so; a letter comes first, so that it is never a number."""
+    return _ALIAS.fullmatch(alias) is not None
+
+
 def checked_alias(alias: str, *, param: str = "alias") -> str:
-    """``alias`` if it may be one; a letter comes first, so that it is never a version."""
-    if not _ALIAS.fullmatch(alias):
+    """``alias`` if it may be one; raises InvalidInput."""
+    if not is_alias(alias):
         raise InvalidInput(
             f"{alias[:80]!r} cannot be an alias: use up to 64 of a-z, 0-9, '.', '_' and '-', "
             "beginning with a letter.",

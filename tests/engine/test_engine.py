@@ -422,7 +422,7 @@ def test_a_failed_tick_ends_what_was_open_and_the_engine_goes_on(
         calls[0] += 1
         return 1 / 0 if calls[0] == 1 else longest(*args)
 
-    engine.cache.longest = fails_once  # type: ignore[method-assign]
+    engine.cache.longest = fails_once  # type: ignore[method-assign,assignment]
     engine.start()
     with pytest.raises(ZeroDivisionError):
         engine.submit_blocking(Request((ids(2),), max_symbols=3), NETWORKS[0]).collect()

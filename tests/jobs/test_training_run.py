@@ -36,7 +36,8 @@ def text(tmp_path: Path) -> Path:
 
 def planned(path: Path, training: dict[str, Any] | None = None, **wishes: Any) -> Run:
     ticks = itertools.count()
-    wanted: dict[str, Any] = {"network": TINY, "validation_fraction": 0.2, "test_fraction": 0.2} | wishes
+    fractions = {"validation_fraction": 0.2, "test_fraction": 0.2}
+    wanted: dict[str, Any] = {"network": TINY, **fractions, **wishes}
     return plan(
         path,
         Wishes(training=STEPS | (training or {}), **wanted),

@@ -1,0 +1,38 @@
+"""Small true models for tests: untrained networks of a few numbers, as artifacts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from app.charlm.network import CharNetwork, NetworkConfig
+from app.charlm.scoring import Calibration
+from app.charlm.vocabulary import Vocabulary
+from app.store.artifact import Artifact, Precision
+
+
+def tiny_artifact(
+    *,
+    seed: int = 1,
+    characters: str = "abc",
+    precision: Precision = "float32",
+    config: NetworkConfig | None = None,
+    **fields: Any,
+) -> Artifact:
+    """A model with random weights; the same arguments give the same bytes."""
+    vocabulary = Vocabulary.from_text(characters)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        network = CharNetwork(
+            config or NetworkConfig(cell="gru", hidden_size=4, embedding_size=3), len(vocabulary)
+        )
+    return Artifact.build(
+        network,
+        vocabulary,
+        "lines",
+        precision=precision,
+        calibration=Calibration((0.5, 1.0, 2.5)),
+        created_at=1_700_000_000,
+        **{"seed": seed, **fields},
+    )
