@@ -35,6 +35,10 @@ class Settings(BaseSettings):
         False,
         description="Listen beyond loopback without a key: whoever reaches the port is trusted.",
     )
+    allowed_hosts: str = Field(
+        "",
+        description="Host names that requests may be made to, with commas; * takes any.",
+    )
     threads: int = Field(
         default_factory=lambda: max(
             1,
@@ -48,6 +52,9 @@ class Settings(BaseSettings):
     )
     max_streams: int = Field(256, ge=1, le=65536, description="Sequences decoded at once.")
     queue_limit: int = Field(512, ge=0, le=1_000_000, description="Requests that may wait.")
+    request_seconds: float = Field(
+        600.0, gt=0, le=86_400, description="A request that takes longer is ended, in seconds."
+    )
     state_cache_mb: int = Field(256, ge=0, description="Memory for cached prefix states, MiB.")
     model_memory_mb: int = Field(2048, ge=1, description="Memory for loaded models, MiB.")
     max_body_mb: int = Field(1024, ge=1, description="Largest upload, MiB.")
@@ -63,6 +70,12 @@ class Settings(BaseSettings):
     def resolved_database_url(self) -> str:
         """The database URL in force."""
         return self.database_url or f"sqlite:///{self.data_dir / 'charloom.sqlite3'}"
+
+    @property
+    def believed_hosts(self) -> frozenset[str] | None:
+        """The further names in ``allowed_hosts``; None for any."""
+        names = {name.strip().lower() for name in self.allowed_hosts.split(",")} - {""}
+        return None if "*" in names else frozenset(names)
 
     @property
     def exposed(self) -> bool:

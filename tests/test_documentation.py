@@ -53,7 +53,7 @@ def default_of(name: str) -> str:
     if field.default_factory is not None:
         return "all processors"
     value = str(field.default).lower() if isinstance(field.default, bool) else field.default
-    return "none" if value is None else f"`{value}`"
+    return "none" if value in (None, "") else f"`{value}`"
 
 
 @pytest.mark.parametrize("name", Settings.model_fields)

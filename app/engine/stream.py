@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 
 from app.engine.sequence import Piece
 
@@ -108,7 +108,7 @@ class AsyncStream:
         self._pending.fail(error)
         self._bridge.note(self._event)
 
-    async def pieces(self, gap_seconds: float = 0.0) -> AsyncIterator[list[Piece]]:
+    async def pieces(self, gap_seconds: float = 0.0) -> AsyncGenerator[list[Piece], None]:
         """Lists of pieces, one a sequence at most, until every sequence has finished.
 
         Between two lists at least ``gap_seconds`` pass, except before the last.

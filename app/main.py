@@ -1,0 +1,63 @@
+"""The web process: ``create_app`` builds it, its lifespan opens everything once."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib import metadata
+from typing import Any, Final
+
+from fastapi import FastAPI
+from prometheus_client import CollectorRegistry
+
+from app.engine.metrics import Metrics
+from app.settings import Settings
+from app.web import completions, health, models, score
+from app.web.authentication import KeyRequired
+from app.web.dependencies import open_backend
+from app.web.middleware import Envelope, Gate
+from app.web.problems import install
+from app.web.schemas import ProblemAnswer
+from app.web.traffic import Traffic
+
+_DESCRIPTION: Final = (
+    "Trains, stores and serves character-level recurrent language models. "
+    "Every error has the shape of the answers marked `default`."
+)
+_ERRORS: Final[dict[int | str, dict[str, Any]]] = {
+    "default": {"model": ProblemAnswer, "description": "What went wrong, and which field."}
+}
+
+
+def create_app(settings: Settings | None = None) -> FastAPI:
+    """The application over ``settings``, by default those of the environment."""
+    settings = settings or Settings()
+    prometheus = CollectorRegistry()
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with open_backend(settings, Metrics(prometheus)) as backend:
+            app.state.backend = backend
+            yield
+            app.state.backend = None
+
+    app = FastAPI(
+        title="Charloom",
+        description=_DESCRIPTION,
+        version=metadata.version("charloom"),
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+        responses=_ERRORS,
+        redirect_slashes=False,
+    )
+    app.state.prometheus = prometheus
+    install(app)
+    for routes in (completions, score, models, health):
+        app.include_router(routes.router)
+    # The last one added is the outermost.
+    if settings.api_key is not None:
+        app.add_middleware(KeyRequired, key=settings.api_key.get_secret_value())
+    app.add_middleware(Gate, hosts=settings.believed_hosts)
+    app.add_middleware(Envelope, observe=Traffic(prometheus))
+    return app

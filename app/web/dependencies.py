@@ -1,0 +1,147 @@
+"""What the routes stand on: database, registry, engine and loaded models, built once.
+
+``open_backend`` builds it all from the settings and takes it down again; routes
+get it with ``Depends``. Knows no request.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Annotated, Final, TypeAlias
+
+import anyio
+from fastapi import Depends, Request
+
+from app.database.session import Database
+from app.engine.engine import Engine
+from app.engine.metrics import Metrics
+from app.engine.resident import Lease, Resident
+from app.engine.scheduler import Limits
+from app.errors import (
+    CharloomError,
+    InvalidArtifact,
+    InvalidInput,
+    Overloaded,
+    StorageFailed,
+)
+from app.registry import ModelVersion, Registry
+from app.settings import Settings
+from app.store.blobs import BlobStore
+
+DRAIN_SECONDS: Final = 20.0
+_MIB: Final = 1 << 20
+_log = logging.getLogger(__name__)
+
+ModelLease: TypeAlias = Lease[ModelVersion]
+
+
+@dataclass
+class Backend:
+    """Everything that lives as long as the server."""
+
+    settings: Settings
+    database: Database
+    blobs: BlobStore
+    registry: Registry
+    engine: Engine
+    resident: Resident[ModelVersion]
+    _draining: asyncio.Task[None] | None = None
+
+    async def lease(self, name: str | None) -> ModelLease:
+        """The right to use a model, by its name or the default one; release it after.
+
+        Raises UnknownModel and what loading raises.
+        """
+        if name is None:
+            name = self.settings.default_model or await self._only_model()
+        ready = self.resident.try_acquire(name)
+        if ready is not None:
+            return ready
+        # A load that nobody waits for any more must not keep its lease for ever.
+        loading = asyncio.ensure_future(asyncio.to_thread(self.resident.acquire, name))
+        try:
+            return await asyncio.shield(loading)
+        except asyncio.CancelledError:
+            loading.add_done_callback(_release)
+            raise
+        except InvalidArtifact as error:  # a file of ours, not the client's
+            raise StorageFailed(error.message, code="damaged_model") from error
+
+    async def missing(self) -> list[str]:
+        """What is not ready to serve: of database, store, engine."""
+        found = ["engine"] if self.engine.draining else []
+        for name, check in (("database", self.database.ping), ("store", self._look_into_store)):
+            try:
+                with anyio.fail_after(3):
+                    await asyncio.to_thread(check)
+            except (CharloomError, TimeoutError):
+                found.append(name)
+        return found
+
+    def _look_into_store(self) -> None:
+        self.blobs.sizes("readyz")  # nothing lies there: an object store answers at once
+
+    def drain(self) -> asyncio.Task[None]:
+        """Take no more requests and end those that last too long; the same task each time."""
+        if self._draining is None:
+            closing = asyncio.to_thread(self.engine.close, DRAIN_SECONDS)
+            self._draining = asyncio.create_task(closing)
+        return self._draining
+
+    async def _only_model(self) -> str:
+        names = [each.name for each in await asyncio.to_thread(self.registry.list)]
+        if len(names) != 1:
+            there = f"There are {', '.join(names[:20])}" if names else "There is none yet"
+            raise InvalidInput(f"Name a model. {there}.", param="model", code="missing")
+        return names[0]
+
+
+def _release(loading: asyncio.Future[ModelLease]) -> None:
+    if not loading.cancelled() and loading.exception() is None:
+        loading.result().release()
+
+
+@asynccontextmanager
+async def open_backend(settings: Settings, metrics: Metrics) -> AsyncIterator[Backend]:
+    """Migrate the database, find the models, start the engine; close them at the end."""
+    backend = await asyncio.to_thread(_build, settings, metrics)
+    backend.engine.start()
+    try:
+        yield backend
+    finally:
+        await backend.drain()
+        await asyncio.to_thread(backend.database.close)
+
+
+def _build(settings: Settings, metrics: Metrics) -> Backend:
+    database = Database(settings.resolved_database_url)
+    database.migrate()
+    blobs = BlobStore(settings.models_dir)
+    registry = Registry(database, blobs)
+    report = registry.synchronise()
+    for model in report.added:
+        _log.info("found model %s", model)
+    for model in report.missing:
+        _log.warning("model %s has no file any more", model)
+    for key, reason in report.damaged.items():
+        _log.warning("passed over %s: %s", key, reason)
+    limits = Limits(rows=settings.max_streams, waiting_requests=settings.queue_limit)
+    engine = Engine(limits, cache_bytes=settings.state_cache_mb * _MIB, metrics=metrics)
+    resident = Resident(
+        registry, limit_bytes=settings.model_memory_mb * _MIB, on_unload=engine.forget
+    )
+    return Backend(settings, database, blobs, registry, engine, resident)
+
+
+def _backend(request: Request) -> Backend:
+    backend: Backend | None = getattr(request.app.state, "backend", None)
+    if backend is None:
+        raise Overloaded("The server is starting.", code="starting")
+    return backend
+
+
+ServedBy = Annotated[Backend, Depends(_backend)]

@@ -1,0 +1,52 @@
+"""Log lines for people or programs: one event, one line, whatever is in it."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from typing import Any, Final
+
+_MOST_CHARACTERS: Final = 10_000
+
+
+class _Line(logging.Formatter):
+    """Control characters are written as escapes, so that no event can look like two."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        text = super().format(record)
+        first, _, trace = text.partition("\n")
+        lines = [first, *trace.splitlines()] if record.exc_info else [text]
+        return "\n    ".join(_printable(line)[:_MOST_CHARACTERS] for line in lines)
+
+
+class _JsonLine(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        fields: dict[str, Any] = {
+            "time": time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
+            + f".{int(record.msecs):03d}Z",
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage()[:_MOST_CHARACTERS],
+        }
+        if record.exc_info:
+            fields["trace"] = self.formatException(record.exc_info)[-_MOST_CHARACTERS:]
+        return json.dumps(fields)
+
+
+def configure(level: str, style: str) -> None:
+    """Send this process's log to standard error, as ``text`` or ``json``."""
+    lines = logging.StreamHandler()
+    text = _Line("%(asctime)s %(levelname)-7s %(message)s", "%H:%M:%S")
+    lines.setFormatter(_JsonLine() if style == "json" else text)
+    logging.basicConfig(level=level.upper(), handlers=[lines], force=True)
+    # Uvicorn's own lines go the same way; a request's line is ours (see traffic).
+    for name in ("uvicorn", "uvicorn.error", "uvicorn.access"):
+        logging.getLogger(name).handlers.clear()
+        logging.getLogger(name).propagate = True
+    logging.getLogger("uvicorn.access").disabled = True
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+
+
+def _printable(text: str) -> str:
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)

@@ -1,0 +1,305 @@
+"""What requests must look like and what answers look like; bounds live here.
+
+The answers' classes are for the documentation: the routes give them as JSON
+directly. Knows no engine and no database.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import BaseModel, Field, ValidationError, WrapValidator, field_validator
+from pydantic_core import PydanticCustomError
+
+from app.web.bodies import Body
+
+MOST_CHARACTERS: Final = 1_000_000
+MOST_INPUTS: Final = 1_000
+MOST_PROMPTS: Final = 1_000
+
+
+def kind(description: str) -> WrapValidator:
+    """Says what was wanted in one sentence, where a union would list every branch."""
+
+    def check(value: Any, validate: Callable[[Any], Any]) -> Any:
+        try:
+            return validate(value)
+        except ValidationError as error:
+            raise PydanticCustomError(
+                "union_type", "Input should be {wanted}", {"wanted": description}
+            ) from error
+
+    return WrapValidator(check)
+
+
+SymbolId = Annotated[int, Field(ge=0, le=2**31 - 1)]
+Prompts = Annotated[
+    str | list[str] | list[SymbolId] | list[list[SymbolId]],
+    kind("a string, a list of strings, a list of symbol ids or a list of such lists"),
+]
+Stops = Annotated[str | list[str], kind("a string or a list of strings")]
+Model = Annotated[
+    str | None, Field(max_length=400, description="A model's name, name@version or name@alias.")
+]
+
+
+class StreamOptions(Body):
+    include_usage: bool = False
+    include_obfuscation: Any = Field(None, description="Accepted and ignored.")
+
+
+class CompletionRequest(Body):
+    """What to write, how to draw it, when to stop."""
+
+    model: Model = None
+    prompt: Prompts = Field("", description='What comes before; "" starts from the boundary.')
+    max_tokens: int = Field(256, ge=0, le=100_000)
+    temperature: float = Field(1.0, ge=0, le=5, description="0 takes the likeliest symbol.")
+    top_p: float = Field(1.0, ge=0, le=1)
+    top_k: int = Field(0, ge=0, le=2**31 - 1, description="0 is off.")
+    min_p: float = Field(0.0, ge=0, le=1)
+    frequency_penalty: float = Field(0.0, ge=-2, le=2)
+    presence_penalty: float = Field(0.0, ge=-2, le=2)
+    logit_bias: dict[
+        Annotated[str, Field(pattern=r"^[0-9]{1,9}$")], Annotated[float, Field(ge=-100, le=100)]
+    ] = Field({}, max_length=100_000, description="Symbol id -> what is added to its logit.")
+    stop: Stops = Field([], description="Where to stop; up to 16 strings, not part of the text.")
+    n: int = Field(1, ge=1, le=128)
+    best_of: int | None = Field(None, ge=1, le=128, description="Ranked by mean logprob.")
+    seed: int | None = Field(None, ge=0, le=2**63 - 1, description="Drawn when left out.")
+    logprobs: int | None = Field(None, ge=0, le=20)
+    echo: bool = False
+    stream: bool = False
+    stream_options: StreamOptions = StreamOptions()
+    ignore_boundary: bool = Field(False, description="Let a line model go on after a line's end.")
+    strict: bool = Field(False, description="Refuse characters that the model has never seen.")
+    suffix: Any = Field(None, description="Refused: a recurrent model reads forward only.")
+    user: Any = Field(None, description="Accepted and ignored.")
+    metadata: Any = Field(None, description="Accepted and ignored.")
+
+    @field_validator("suffix")
+    @classmethod
+    def _no_suffix(cls, value: Any) -> Any:
+        if value is not None:
+            raise PydanticCustomError("unsupported", "this model reads forward only")
+        return value
+
+    @field_validator("stop")
+    @classmethod
+    def _stops(cls, value: str | list[str]) -> str | list[str]:
+        stops = [value] if isinstance(value, str) else value
+        if len(stops) > 16 or not all(0 < len(stop) <= 1000 for stop in stops):
+            raise PydanticCustomError(
+                "too_long", "Input should be up to 16 strings of 1 to 1000 characters"
+            )
+        return stops
+
+    @field_validator("prompt")
+    @classmethod
+    def _prompt(cls, value: Any) -> Any:
+        if value == []:
+            raise PydanticCustomError("too_short", "Input should be at least one prompt")
+        if isinstance(value, list) and not isinstance(value[0], int):
+            _check_size(value, MOST_PROMPTS)
+        else:
+            _check_size([value], 1)
+        return value
+
+
+Inputs = Annotated[str | list[str], kind("a string or a list of strings")]
+
+
+class ScoreRequest(Body):
+    """Texts whose surprise is asked for."""
+
+    model: Model = None
+    input: Inputs
+    per_character: bool = False
+    top: int = Field(0, ge=0, le=20, description="Alternatives beside each character.")
+
+    @field_validator("input")
+    @classmethod
+    def _input(cls, value: str | list[str]) -> list[str]:
+        texts = [value] if isinstance(value, str) else value
+        return _check_size(texts, MOST_INPUTS)
+
+
+class LineOfScores(Body):
+    """One line of NDJSON."""
+
+    input: str = Field(max_length=MOST_CHARACTERS)
+
+
+class RankRequest(Body):
+    """Candidates to be put in order after a prompt."""
+
+    model: Model = None
+    prompt: str = ""
+    candidates: list[str] = Field(min_length=1)
+    closed: bool | None = Field(
+        None, description="Whether the record ends after a candidate; a line model's default."
+    )
+
+    @field_validator("candidates")
+    @classmethod
+    def _candidates(cls, value: list[str]) -> list[str]:
+        return _check_size(value, MOST_INPUTS)
+
+
+class AliasRequest(Body):
+    version: int = Field(ge=1, le=999_999_999)
+
+
+def _check_size(texts: list[Any], most: int) -> list[Any]:
+    if len(texts) > most:
+        raise PydanticCustomError(
+            "too_long", "Input should be at most {most} in number", {"most": most}
+        )
+    if sum(map(len, texts)) > MOST_CHARACTERS:
+        raise PydanticCustomError(
+            "too_long",
+            "Input should be at most {most} characters together",
+            {"most": f"{MOST_CHARACTERS:,}"},
+        )
+    return texts
+
+
+# --- answers
+
+
+class Problem(BaseModel):
+    message: str
+    type: str
+    param: str | None
+    code: str
+    request_id: str
+
+
+class ProblemAnswer(BaseModel):
+    error: Problem
+
+
+class LogprobsAnswer(BaseModel):
+    """Four parallel arrays; the logprobs are the network's own, before temperature."""
+
+    tokens: list[str]
+    token_logprobs: list[float | None]
+    top_logprobs: list[dict[str, float] | None]
+    text_offset: list[int]
+
+
+class Choice(BaseModel):
+    index: int
+    text: str
+    logprobs: LogprobsAnswer | None
+    finish_reason: Literal["stop", "length"] | None
+
+
+class PromptDetails(BaseModel):
+    cached_tokens: int
+
+
+class Usage(BaseModel):
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+    prompt_tokens_details: PromptDetails
+
+
+class CompletionAnswer(BaseModel):
+    id: str
+    object: Literal["text_completion"]
+    created: int
+    model: str
+    seed: int
+    choices: list[Choice]
+    usage: Usage
+    unknown_characters: str = Field(description="Read as the unknown symbol.")
+
+
+class Alternative(BaseModel):
+    character: str | None
+    logprob: float
+
+
+class CharacterScore(BaseModel):
+    character: str | None = Field(description="null for the boundary that closes a line.")
+    logprob: float
+    rank: int
+    top: list[Alternative]
+
+
+class ScoreItem(BaseModel):
+    object: Literal["score"]
+    index: int
+    characters: int = Field(description="Predicted symbols: a line's closing boundary counts.")
+    nats: float
+    bits_per_character: float
+    perplexity: float
+    percentile: float | None = Field(
+        description="How many in a hundred held-out records are less surprising."
+    )
+    unknown_characters: str
+    per_character: list[CharacterScore] | None
+
+
+class ScoreUsage(BaseModel):
+    prompt_tokens: int
+    total_tokens: int
+
+
+class ScoreAnswer(BaseModel):
+    object: Literal["list"]
+    model: str
+    data: list[ScoreItem]
+    usage: ScoreUsage
+
+
+class RankItem(BaseModel):
+    object: Literal["rank"]
+    index: int = Field(description="Place in the request.")
+    candidate: str
+    logprob: float = Field(description="Of the candidate after the prompt, natural.")
+    characters: int
+    unknown_characters: str
+
+
+class RankAnswer(BaseModel):
+    object: Literal["list"]
+    model: str
+    data: list[RankItem]
+    usage: ScoreUsage
+
+
+class ModelAnswer(BaseModel):
+    id: str
+    object: Literal["model"]
+    created: int
+    owned_by: str
+    version: int
+    aliases: dict[str, int]
+    card: dict[str, Any]
+
+
+class ModelList(BaseModel):
+    object: Literal["list"]
+    data: list[ModelAnswer]
+    first_id: str | None
+    last_id: str | None
+    has_more: bool
+
+
+class ModelDeleted(BaseModel):
+    id: str
+    object: Literal["model"]
+    deleted: Literal[True]
+
+
+class AliasAnswer(BaseModel):
+    id: str
+    object: Literal["model.alias"]
+    model: str
+    alias: str
+    version: int
+    deleted: bool = False

@@ -1,0 +1,142 @@
+"""From pieces of ids to text and logprobs as the completions protocol wants them.
+
+A ``Transcript`` follows one choice: it is handed the engine's pieces as they
+come and gives what they add: text, the four parallel arrays, the finish reason.
+Joined or one at a time, the pieces give the same. Knows no HTTP.
+
+Symbols that are no text (boundary, unknown) show by name in the arrays only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+
+from app.charlm.vocabulary import BOUNDARY, RESERVED, Vocabulary
+from app.engine.sequence import Ids, Piece
+
+LEAST_LOGPROB: Final = -9999.0  # JSON has no −inf
+
+Top = Sequence[tuple[int, float]]
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A prompt as it was given: its ids, and what each of them is as text.
+
+    ``led`` tells that the ids began with the boundary, which every text begins
+    with anyhow and which is read once.
+    """
+
+    ids: Ids
+    parts: Sequence[str]
+    led: bool = False
+
+    @classmethod
+    def of_text(cls, text: str, vocabulary: Vocabulary) -> Prompt:
+        """Unknown characters are echoed as they were written."""
+        return cls(vocabulary.encode(text), text)
+
+    @classmethod
+    def of_ids(cls, ids: Sequence[int], vocabulary: Vocabulary) -> Prompt:
+        led = ids[:1] == [BOUNDARY]
+        rest = ids[1:] if led else ids
+        parts = tuple(vocabulary.decode([each]) for each in rest)
+        return cls(np.array(rest, dtype=np.int32), parts, led)
+
+    @property
+    def symbols(self) -> int:
+        return len(self.ids) + self.led
+
+
+class Transcript:
+    """One choice: what it has given so far."""
+
+    def __init__(
+        self, vocabulary: Vocabulary, prompt: Prompt, *, echo: bool, logprobs: int | None
+    ) -> None:
+        self._vocabulary = vocabulary
+        self._prompt = prompt
+        self._with_arrays = logprobs is not None
+        self._to_echo = echo
+        self._offset = 0
+        self._read = 0
+        self.drawn = 0
+        self.logprob = 0.0
+
+    @property
+    def mean_logprob(self) -> float:
+        return self.logprob / max(1, self.drawn)
+
+    def add(self, piece: Piece) -> dict[str, Any]:
+        """What a piece adds: ``text``, ``logprobs``, ``finish_reason``."""
+        arrays = _Arrays(self._vocabulary) if self._with_arrays else None
+        text = self._echo(piece, arrays) if self._to_echo else ""
+        self._offset += len(text)
+        text += self._vocabulary.decode(piece.ids)
+        if arrays is not None:
+            tops = piece.tops or [[]] * len(piece.ids)
+            for symbol, logprob, top in zip(piece.ids, piece.logprobs, tops, strict=True):
+                arrays.append(symbol, logprob, top, self._offset)
+                self._offset += symbol >= RESERVED
+        self.drawn += len(piece.ids)
+        self.logprob += sum(piece.logprobs)
+        return {
+            "text": text,
+            "logprobs": None if arrays is None else arrays.fields,
+            "finish_reason": None if piece.finish is None else piece.finish.value,
+        }
+
+    def _echo(self, piece: Piece, arrays: _Arrays | None) -> str:
+        """The part of the prompt that can be given back now: with arrays, as far as it is scored.
+
+        The first entry is null: the protocol has nothing that comes before it.
+        """
+        prompt = self._prompt
+        if arrays is None:
+            self._to_echo = False
+            return "".join(prompt.parts)
+        start, count = self._read, len(piece.read_logprobs)
+        if start == 0 and prompt.led:
+            arrays.append_first(BOUNDARY)
+        tops = piece.read_tops or [[]] * count
+        offset = self._offset
+        for place, (logprob, top) in enumerate(zip(piece.read_logprobs, tops, strict=True), start):
+            symbol = int(prompt.ids[place])
+            if place == 0 and not prompt.led:
+                arrays.append_first(symbol)
+            else:
+                arrays.append(symbol, logprob, top, offset)
+            offset += len(prompt.parts[place])
+        self._read += count
+        self._to_echo = self._read < len(prompt.ids)
+        return "".join(prompt.parts[start : start + count])
+
+
+class _Arrays:
+    """``tokens``, ``token_logprobs``, ``top_logprobs`` and ``text_offset``, side by side."""
+
+    def __init__(self, vocabulary: Vocabulary) -> None:
+        self._vocabulary = vocabulary
+        self.fields: dict[str, list[Any]] = {
+            "tokens": [],
+            "token_logprobs": [],
+            "top_logprobs": [],
+            "text_offset": [],
+        }
+
+    def append_first(self, symbol: int) -> None:
+        self._add(self._vocabulary.symbol(symbol), None, None, 0)
+
+    def append(self, symbol: int, logprob: float, top: Top, offset: int) -> None:
+        """The symbol itself is always among its alternatives, with the very same number."""
+        token, logprob = self._vocabulary.symbol(symbol), max(logprob, LEAST_LOGPROB)
+        named = {self._vocabulary.symbol(each): max(value, LEAST_LOGPROB) for each, value in top}
+        self._add(token, logprob, named | {token: logprob}, offset)
+
+    def _add(self, *entry: Any) -> None:
+        for array, value in zip(self.fields.values(), entry, strict=True):
+            array.append(value)
