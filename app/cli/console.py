@@ -1,0 +1,61 @@
+"""What the commands share: settings, errors, durations, the terminal."""
+
+from __future__ import annotations
+
+import re
+import sys
+from typing import Final
+
+import typer
+from pydantic import ValidationError
+from rich.console import Console
+
+from app.errors import CharloomError, InvalidInput
+from app.settings import Settings
+
+out: Final = Console(highlight=False, soft_wrap=True)
+err: Final = Console(stderr=True, highlight=False, soft_wrap=True)
+
+_UNITS: Final = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
+
+
+def settings() -> Settings:
+    """The settings of the environment; raises InvalidInput naming the variable."""
+    try:
+        return Settings()
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = "CHARLOOM_" + ".".join(map(str, first["loc"])).upper()
+        raise InvalidInput(f"{name}: {first['msg']}.", param=name) from error
+
+
+def complain(error: CharloomError) -> None:
+    """One line on standard error."""
+    err.print(f"charloom: {error.message}", style="red" if err.is_terminal else None, markup=False)
+
+
+def duration(text: str) -> float:
+    """Seconds, from ``90``, ``90s``, ``3m``, ``1.5h`` or ``1d``."""
+    found = re.fullmatch(r"(\d{1,9}(?:\.\d{1,6})?)([smhd]?)", text.strip().lower())
+    if found is None:
+        raise typer.BadParameter(f"{text!r} is no duration: write 90s, 3m or 1.5h.")
+    return float(found[1]) * _UNITS[found[2]]
+
+
+def clock(seconds: float | None) -> str:
+    """``2:05`` or ``1:02:05``; ``-`` for None."""
+    if seconds is None:
+        return "-"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def printable(text: str) -> str:
+    """Text that cannot move a terminal's cursor or colour what follows."""
+    return "".join(c if c.isprintable() or c in "\n\t" else ascii(c)[1:-1] for c in text)
+
+
+def write(text: str) -> None:
+    """Text on standard output as it is, for programs; escapes only where a person looks."""
+    sys.stdout.write(printable(text) if sys.stdout.isatty() else text)

@@ -1,0 +1,103 @@
+"""``charloom doctor``: is everything there, and what is in force."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from importlib import metadata
+from pathlib import Path
+
+import torch
+import typer
+
+from app.charlm.blocks import HAS_VNNI
+from app.charlm.device import pick_device
+from app.cli import console
+from app.database.session import Database
+from app.errors import CharloomError, StorageFailed
+from app.registry import Registry
+from app.settings import Settings
+from app.store.blobs import BlobStore
+
+_LIBRARIES = ("charloom", "torch", "numba", "numpy", "fastapi", "sqlalchemy")
+
+
+def doctor() -> None:
+    """Check the installation and print every setting in force."""
+    settings = console.settings()
+    console.out.print("Machine")
+    for name, value in _machine():
+        console.out.print(f"  {name:<12} {value}", markup=False)
+    console.out.print("Settings")
+    for field in Settings.model_fields:
+        value = getattr(settings, field)
+        console.out.print(f"  CHARLOOM_{field.upper():<22} {value}", markup=False)
+    console.out.print("Checks")
+    checks = (
+        ("database", lambda: _database(settings)),
+        ("models", lambda: _models(settings)),
+        ("data folder", lambda: _room(settings)),
+        ("address", lambda: _address(settings)),
+    )
+    passed = [_passes(name, check) for name, check in checks]  # all of them, to the last
+    if not all(passed):
+        raise typer.Exit(1)
+
+
+def _machine() -> Iterator[tuple[str, str]]:
+    yield "python", f"{platform.python_version()} at {sys.executable}"
+    for name in _LIBRARIES:
+        yield name, metadata.version(name)
+    yield "processors", f"{console.settings().threads} in use"
+    yield "int8", "VNNI instructions" if HAS_VNNI else "no VNNI instructions: slower, same results"
+    yield "training on", f"{pick_device('auto')}, {torch.get_num_threads()} threads"
+
+
+def _passes(name: str, check: Callable[[], str]) -> bool:
+    try:
+        console.out.print(f"  ok    {name:<12} {check()}", markup=False)
+    except CharloomError as error:
+        console.out.print(f"  WRONG {name:<12} {error.message}", markup=False)
+        return False
+    return True
+
+
+def _database(settings: Settings) -> str:
+    database = Database(settings.resolved_database_url)
+    try:
+        database.migrate()
+        return database.describe()
+    finally:
+        database.close()
+
+
+def _models(settings: Settings) -> str:
+    database = Database(settings.resolved_database_url)
+    try:
+        local = Registry(database, BlobStore(settings.models_dir))
+        report = local.synchronise()
+        if report.damaged:
+            key, reason = next(iter(report.damaged.items()))
+            raise StorageFailed(f"{key}: {reason}")
+        names = ", ".join(each.id for each in local.list())
+        return f"{settings.models_dir}: {names or 'none yet'}"
+    finally:
+        database.close()
+
+
+def _room(settings: Settings) -> str:
+    folder = Path(settings.data_dir).absolute()
+    if not os.access(folder, os.W_OK):
+        raise StorageFailed(f"{folder} cannot be written to.")
+    return f"{folder}: {shutil.disk_usage(folder).free / 1e9:.1f} GB free"
+
+
+def _address(settings: Settings) -> str:
+    if settings.exposed:
+        raise StorageFailed(
+            f"{settings.host} is open to a network and there is no CHARLOOM_API_KEY."
+        )
+    return f"{settings.host} port {settings.port}"

@@ -1,0 +1,23 @@
+"""``charloom serve``."""
+
+from __future__ import annotations
+
+import os
+from typing import Annotated
+
+import typer
+
+from app.cli import console
+from app.web import server
+
+
+def serve(
+    host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
+    port: Annotated[int | None, typer.Option(help="Port to listen on; 0 picks one.")] = None,
+    reload: Annotated[bool, typer.Option(help="Start again when the code changes.")] = False,
+) -> None:
+    """Serve the models over HTTP. Every setting is an environment variable, CHARLOOM_…"""
+    for name, value in (("HOST", host), ("PORT", port)):
+        if value is not None:
+            os.environ[f"CHARLOOM_{name}"] = str(value)
+    server.serve(console.settings(), reload=reload)
