@@ -13,10 +13,10 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from sqlalchemy import Select, case, delete, func, select, update
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
 from app.database.tables import ModelAliasRow, ModelRow, ModelVersionRow, now_milliseconds
+from app.database.upserts import insert_or_leave
 
 _SHOWN: Final = 20
 
@@ -60,7 +60,7 @@ def reserve_version(session: Session, name: str, at_least: int) -> int:
 def raise_next_version(session: Session, name: str, at_least: int) -> None:
     """Make sure that there is a row for ``name``, and that no number below is handed out."""
     values = {"name": name, "next_version": at_least, "created_at": now_milliseconds()}
-    _insert_or_leave(session, ModelRow, values)
+    insert_or_leave(session, ModelRow, **values)
     higher = case((ModelRow.next_version < at_least, at_least), else_=ModelRow.next_version)
     session.execute(update(ModelRow).where(ModelRow.name == name).values(next_version=higher))
 
@@ -79,7 +79,7 @@ def insert_version(session: Session, version: ModelVersion) -> ModelVersion:
         "card": version.card,
         "created_at": version.created_at * 1000,
     }
-    _insert_or_leave(session, ModelVersionRow, values)
+    insert_or_leave(session, ModelVersionRow, **values)
     found = find_version(session, version.name, version.version)
     if found is None and version.run_id is not None:
         found = find_run(session, version.run_id)
@@ -198,10 +198,3 @@ def _aliases(session: Session, name: str | None) -> dict[str, dict[str, int]]:
     for row in session.scalars(query):
         found[row.model_name][row.alias] = row.version
     return found
-
-
-def _insert_or_leave(session: Session, table: Any, values: dict[str, Any]) -> None:
-    """INSERT … ON CONFLICT DO NOTHING, whichever constraint the conflict is with."""
-    dialect = session.get_bind().dialect.name
-    insert = postgresql.insert if dialect == "postgresql" else sqlite.insert
-    session.execute(insert(table).values(**values).on_conflict_do_nothing())

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -27,15 +27,17 @@ from app.charlm.precision import compare_precisions
 from app.charlm.sampling import Sampling
 from app.charlm.schedule import TrainingConfig
 from app.charlm.scoring import Ids, calibrate
-from app.charlm.sizing import Chosen, CorpusFacts, choose, measure_speed
+from app.charlm.sizing import Chosen, CorpusFacts, measure_speed
 from app.charlm.training import Progress, Training
 from app.charlm.vocabulary import BOUNDARY
 from app.charlm.windows import CorpusFormat, SplitName
 from app.datasets import Prepared, prepare
 from app.errors import InvalidInput
+from app.jobs.settling import Settled, settle
 from app.store.artifact import Artifact, Lineage, Measured
 
-DEFAULT_BUDGET_SECONDS: Final = 180.0
+#: What a training that starts from a network's weights takes over from it.
+SHAPE: Final = ("cell", "layers", "hidden_size", "embedding_size", "activation", "tied")
 _EVALUATION_ROWS: Final = 32
 _SAMPLES: Final = 1_000
 _SAMPLE_LENGTH: Final = 50
@@ -183,11 +185,12 @@ def plan(
     *,
     scratch: Path | None = None,
     base: Artifact | None = None,
+    settled: Settled | None = None,
     clock: Callable[[], float] = time.monotonic,
 ) -> Run:
-    """Read a corpus and settle network and training for it.
+    """Read a corpus and settle network and training for it, unless they are ``settled``.
 
-    Measures the machine for about a second. Raises InvalidCorpus, InvalidInput.
+    Settling measures the machine for about a second. Raises InvalidCorpus, InvalidInput.
     """
     prepared = prepare(
         path,
@@ -199,33 +202,19 @@ def plan(
         scratch=scratch,
     )
     device = pick_device(wishes.device)
-    asked_training = dict(wishes.training or {})
-    asked_network = dict(wishes.network or {})
-    if base is not None:
-        asked_network = {**_shape_of(base), **asked_network}
-    limits = {"budget_seconds", "max_epochs", "max_steps"} & {
-        name for name, value in asked_training.items() if value is not None
-    }
-    budget = asked_training.get("budget_seconds") or DEFAULT_BUDGET_SECONDS
-    choice = choose(
-        _facts(prepared),
-        float(budget),
-        measure_speed(clock, device),
-        cell=asked_network.get("cell", "lstm"),
-        seed=wishes.seed,
-    )
-    network = _replaced(choice.network, asked_network, "network")
-    training = choice.training
-    if limits:
-        training = replace(training, max_epochs=asked_training.get("max_epochs"), max_steps=None)
-        if "budget_seconds" not in limits:
-            # Nothing is left to the clock: the training ends by count.
-            asked_training["budget_seconds"] = None
-        elif limits == {"budget_seconds"}:
-            training = replace(training, max_epochs=choice.training.max_epochs)
-    training = _replaced(training, asked_training, "training")
-    asked = asked_network | asked_training
-    return Run(prepared, network, training, _explained(choice.chosen, asked), device, wishes)
+    if settled is None:
+        asked_network = dict(wishes.network or {})
+        if base is not None:
+            network = base.card.network
+            asked_network = {**{name: getattr(network, name) for name in SHAPE}, **asked_network}
+        settled = settle(
+            _facts(prepared),
+            asked_network,
+            dict(wishes.training or {}),
+            speed=measure_speed(clock, device),
+            seed=wishes.seed,
+        )
+    return Run(prepared, settled.network, settled.training, settled.chosen, device, wishes)
 
 
 def _facts(prepared: Prepared) -> CorpusFacts:
@@ -237,31 +226,6 @@ def _facts(prepared: Prepared) -> CorpusFacts:
         profile.characters / max(1, profile.records),
         corpus.typical_length,
     )
-
-
-def _replaced(config: Any, asked: dict[str, Any], group: str) -> Any:
-    names = set(config.__dataclass_fields__)
-    for name in asked:
-        if name not in names:
-            raise InvalidInput(
-                f"{group}.{name} is not something that can be set.", param=f"{group}.{name}"
-            )
-    return replace(config, **asked)
-
-
-def _explained(chosen: tuple[Chosen, ...], asked: dict[str, Any]) -> tuple[Chosen, ...]:
-    wished = tuple(
-        Chosen(name.replace("_", " "), str(value), "as asked")
-        for name, value in asked.items()
-        if value is not None
-    )
-    return (*chosen, *wished)
-
-
-def _shape_of(base: Artifact) -> dict[str, Any]:
-    network = base.card.network
-    names = ("cell", "layers", "hidden_size", "embedding_size", "activation", "tied")
-    return {name: getattr(network, name) for name in names}
 
 
 def _start_from(network: CharNetwork, base: Artifact) -> None:

@@ -1,0 +1,54 @@
+"""Requests that may be sent twice: what a client's key has made, for a day.
+
+Takes a session; the key and what it makes are kept in one transaction, so that
+of two equal requests at once one makes the job and the other finds it.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from sqlalchemy import delete, select
+from sqlalchemy.orm import Session
+
+from app.database.job_tables import IdempotencyKeyRow
+from app.database.tables import now_milliseconds
+from app.database.upserts import insert_or_leave
+from app.errors import Conflict
+
+_DAY: Final = 86_400_000
+
+
+def remembered(session: Session, key: str, spec_hash: str) -> str | None:
+    """The job that the key has made; raises Conflict if it was another one."""
+    row = session.scalar(
+        select(IdempotencyKeyRow).where(
+            IdempotencyKeyRow.key == key, IdempotencyKeyRow.expires_at > now_milliseconds()
+        )
+    )
+    if row is None:
+        return None
+    if row.request_hash != spec_hash:
+        raise Conflict(
+            "This idempotency key was used for another job; use a new one.",
+            param="Idempotency-Key",
+            code="idempotency_key_reused",
+        )
+    return row.resource_id
+
+
+def remember(session: Session, key: str, spec_hash: str, job_id: str) -> str | None:
+    """Keep the key for a day; the job that it has made before, if it has."""
+    session.execute(
+        delete(IdempotencyKeyRow).where(IdempotencyKeyRow.expires_at <= now_milliseconds())
+    )
+    insert_or_leave(
+        session,
+        IdempotencyKeyRow,
+        key=key,
+        request_hash=spec_hash,
+        resource_id=job_id,
+        expires_at=now_milliseconds() + _DAY,
+    )
+    found = remembered(session, key, spec_hash)
+    return None if found == job_id else found

@@ -1,0 +1,51 @@
+"""What this machine can do for a training job: its speed, its memory, its threads."""
+
+from __future__ import annotations
+
+import threading
+import time
+from functools import lru_cache
+from pathlib import Path
+from typing import Final
+
+import psutil
+import torch
+
+from app.charlm.device import pick_device
+from app.charlm.sizing import measure_speed
+
+_SHARE: Final = 0.8  # of the memory there is; the rest is for serving and the system
+_CGROUP_LIMITS: Final = (
+    Path("/sys/fs/cgroup/memory.max"),
+    Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
+)
+_measuring = threading.Lock()
+
+
+def machine_speed() -> float:
+    """Operations a second of training, measured once for about a second."""
+    with _measuring:
+        return _speed()
+
+
+@lru_cache(maxsize=1)
+def _speed() -> float:
+    return measure_speed(time.monotonic, pick_device("auto"))
+
+
+def memory_limit() -> int:
+    """The bytes that a job may use: of the GPU where there is one, else of the machine."""
+    if pick_device("auto").type == "cuda":
+        return int(torch.cuda.get_device_properties(0).total_memory * _SHARE)
+    total = psutil.virtual_memory().total
+    for path in _CGROUP_LIMITS:
+        try:
+            total = min(total, int(path.read_text()))
+        except (OSError, ValueError):  # not in a container, or "max"
+            continue
+    return int(total * _SHARE)
+
+
+def training_threads(threads: int, slots: int) -> int:
+    """Threads for each of ``slots`` trainings, so that one is left to serving."""
+    return max(1, (threads - 1) // max(1, slots))

@@ -1,0 +1,109 @@
+"""The curves of runs: points written in batches, read as buckets.
+
+Takes a session. A value that is not finite keeps its kind, so that a loss that
+went wrong shows. Knows nothing of leases.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from app.database.job_tables import MetricNameRow, MetricPointRow
+from app.database.upserts import insert_or_leave, insert_or_replace
+from app.jobs.values import Bucket, Point, Series
+
+MOST_BUCKETS: Final = 1000
+
+
+def insert_points(session: Session, run_id: str, attempt: int, points: Sequence[Point]) -> None:
+    """Write points; one that is there already is replaced."""
+    if not points:
+        return
+    ids = _name_ids(session, {point.name for point in points})
+    rows = [
+        {
+            "run_id": run_id,
+            "name_id": ids[point.name],
+            "step": point.step,
+            "attempt_number": attempt,
+            "wall_ms": point.at,
+            "value": point.value if math.isfinite(point.value) else 0.0,
+            "kind": "finite" if math.isfinite(point.value) else str(float(point.value)),
+        }
+        for point in points
+    ]
+    insert_or_replace(session, MetricPointRow, rows, ["run_id", "name_id", "step"])
+
+
+def read_series(
+    session: Session, run_id: str, names: Sequence[str] | None, max_points: int
+) -> list[Series]:
+    """The metrics of a run, or those named, in at most ``max_points`` buckets each."""
+    metrics = select(MetricNameRow.id, MetricNameRow.name).order_by(MetricNameRow.name)
+    if names is not None:
+        metrics = metrics.where(MetricNameRow.name.in_(names))
+    found = []
+    for name_id, name in session.execute(metrics).all():
+        query = (
+            select(
+                MetricPointRow.step,
+                MetricPointRow.wall_ms,
+                MetricPointRow.value,
+                MetricPointRow.kind,
+            )
+            .where(MetricPointRow.run_id == run_id, MetricPointRow.name_id == name_id)
+            .order_by(MetricPointRow.step)
+        )
+        rows = session.execute(query).tuples().all()
+        if rows:
+            found.append(Series(name, _buckets(rows, max_points)))
+    return found
+
+
+def _buckets(rows: Sequence[tuple[int, int, float, str]], most: int) -> tuple[Bucket, ...]:
+    """Neighbouring points together, so that there are at most ``most``; a spike survives."""
+    steps = [row[0] for row in rows]
+    times = [row[1] for row in rows]
+    values = np.array([row[2] if row[3] == "finite" else np.nan for row in rows])
+    count = min(len(rows), max(1, min(most, MOST_BUCKETS)))
+    bounds = np.linspace(0, len(rows), count + 1).astype(int).tolist()
+    return tuple(
+        _bucket(steps[begin], steps[end - 1], times[end - 1], values[begin:end])
+        for begin, end in itertools.pairwise(bounds)
+    )
+
+
+def _bucket(first: int, last: int, at: int, values: NDArray[np.float64]) -> Bucket:
+    finite = values[np.isfinite(values)]
+    if not len(finite):
+        return Bucket(first, last, at, len(values), None, None, None, None, len(values))
+    return Bucket(
+        first,
+        last,
+        at,
+        len(values),
+        float(finite.min()),
+        float(finite.max()),
+        float(finite.mean()),
+        float(finite[-1]),
+        len(values) - len(finite),
+    )
+
+
+def _name_ids(session: Session, names: set[str]) -> dict[str, int]:
+    query = select(MetricNameRow.name, MetricNameRow.id).where(MetricNameRow.name.in_(names))
+    known = dict(session.execute(query).tuples().all())
+    # Sorted, so that two runs that both bring new names wait for each other in one order.
+    for name in sorted(names - set(known)):
+        insert_or_leave(session, MetricNameRow, name=name)
+    if len(known) < len(names):
+        known = dict(session.execute(query).tuples().all())
+    return known

@@ -1,0 +1,89 @@
+"""The state machine of a job: every move there is, and who makes it.
+
+    queued -> starting -> running -> publishing -> succeeded
+    queued -> paused                       asked while nothing runs yet
+    starting | running -> pausing -> paused -> queued
+    pausing -> running                     resumed before the pause was complete
+    queued | paused -> cancelled           asked while nothing runs
+    starting | running | pausing -> cancelling -> cancelled
+    any leased state -> queued             the attempt was lost, and attempts are left
+    any leased state -> failed
+
+Pure: takes a state, gives a state or None where the move is not allowed. Final
+states never change; trying again is a new job. The database repeats the set of
+states in a CHECK, and every move is an UPDATE guarded by the state before it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Final
+
+from app.database.job_tables import FINAL, LEASED, JobState
+
+__all__ = ["CANCEL", "FINAL", "LEASED", "LOST", "PAUSE", "RESUME", "JobState", "Wish", "moves"]
+
+_S = JobState
+
+
+class Wish(StrEnum):
+    """What the user wants of a job, as its runner reads it."""
+
+    RUN = "run"
+    PAUSE = "pause"
+    CANCEL = "cancel"
+
+
+CANCEL: Final[Mapping[JobState, JobState]] = {
+    _S.QUEUED: _S.CANCELLED,
+    _S.PAUSED: _S.CANCELLED,
+    _S.STARTING: _S.CANCELLING,
+    _S.RUNNING: _S.CANCELLING,
+    _S.PAUSING: _S.CANCELLING,
+    _S.CANCELLING: _S.CANCELLING,
+    _S.CANCELLED: _S.CANCELLED,
+}
+PAUSE: Final[Mapping[JobState, JobState]] = {
+    _S.QUEUED: _S.PAUSED,
+    _S.STARTING: _S.PAUSING,
+    _S.RUNNING: _S.PAUSING,
+    _S.PAUSING: _S.PAUSING,
+    _S.PAUSED: _S.PAUSED,
+}
+RESUME: Final[Mapping[JobState, JobState]] = {
+    _S.PAUSED: _S.QUEUED,
+    _S.PAUSING: _S.RUNNING,
+    _S.QUEUED: _S.QUEUED,
+    _S.STARTING: _S.STARTING,
+    _S.RUNNING: _S.RUNNING,
+    _S.PUBLISHING: _S.PUBLISHING,
+}
+#: What becomes of a job whose attempt is gone: what was wanted of it comes true.
+LOST: Final[Mapping[JobState, JobState]] = {
+    _S.STARTING: _S.QUEUED,
+    _S.RUNNING: _S.QUEUED,
+    _S.PUBLISHING: _S.QUEUED,
+    _S.PAUSING: _S.PAUSED,
+    _S.CANCELLING: _S.CANCELLED,
+}
+#: What a runner does of its own accord.
+FORWARD: Final[Mapping[JobState, JobState]] = {
+    _S.QUEUED: _S.STARTING,
+    _S.STARTING: _S.RUNNING,
+    _S.RUNNING: _S.PUBLISHING,
+    _S.PUBLISHING: _S.SUCCEEDED,
+    _S.PAUSING: _S.PAUSED,
+    _S.CANCELLING: _S.CANCELLED,
+}
+
+
+def moves() -> frozenset[tuple[JobState, JobState]]:
+    """Every change of state that can happen."""
+    named = {
+        (before, after)
+        for table in (CANCEL, PAUSE, RESUME, LOST, FORWARD)
+        for before, after in table.items()
+        if before != after
+    }
+    return frozenset(named | {(state, _S.FAILED) for state in LEASED})
