@@ -59,6 +59,18 @@ class Settings(BaseSettings):
     model_memory_mb: int = Field(2048, ge=1, description="Memory for loaded models, MiB.")
     max_body_mb: int = Field(1024, ge=1, description="Largest upload, MiB.")
     training_slots: int = Field(1, ge=0, le=64, description="Training jobs that run at once.")
+    training_memory_mb: int | None = Field(
+        None, ge=1, description="Memory a job may use, MiB; default: four fifths of the machine's."
+    )
+    lease_seconds: float = Field(
+        60.0,
+        ge=0.5,
+        le=3600,
+        description="A training process not heard of for this long is taken for dead, in seconds.",
+    )
+    checkpoint_days: float = Field(
+        7.0, ge=0, description="Days that periodic checkpoints of finished jobs are kept."
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="Least severe log line shown."
     )
