@@ -9,6 +9,7 @@ from __future__ import annotations
 from alembic import context
 from sqlalchemy import Connection
 
+from app.database import dataset_tables, job_tables  # noqa: F401 (tables of the metadata)
 from app.database.session import Database
 from app.database.tables import Base
 from app.settings import Settings

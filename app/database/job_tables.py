@@ -23,6 +23,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import Mapped, mapped_column
 
+from app.database import dataset_tables  # noqa: F401 (jobs refer to it)
 from app.database.tables import (
     NAME_LENGTH,
     Base,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Final
 
 from pydantic import BaseModel
 
@@ -30,7 +30,7 @@ from app.jobs.reading import (
     read_job,
     read_run,
 )
-from app.jobs.settling import check_memory, memory_needed, settle
+from app.jobs.settling import AS_ASKED, Settled, check_memory, memory_needed, settle
 from app.jobs.sources import DatasetLike, DatasetSource
 from app.jobs.spec import JobSpec, settled_document
 from app.jobs.states import JobState
@@ -39,6 +39,14 @@ from app.jobs.training_run import SHAPE
 from app.jobs.values import CheckpointInfo, Event, Job, Order, Page, Run, Series
 from app.registry import ModelVersion, Registry
 from app.store.blobs import BlobStore
+
+_COVERED: Final = {
+    "network": {"layers", "hidden_size"},
+    "embedding": {"embedding_size"},
+    "dropout": {"dropout"},
+    "rows × window": {"batch_size", "window"},
+    "learning rate": {"learning_rate"},
+}
 
 
 class Jobs:
@@ -205,10 +213,7 @@ class Jobs:
             base_version=base_version,
             spec=settled_document(spec, settled.network, settled.training, base_version),
             spec_hash=digest,
-            chosen={
-                each.name.replace(" ", "_"): {"value": each.value, "reason": each.reason}
-                for each in settled.chosen
-            },
+            chosen={"values": _reasons(settled, spec)},
             parameters={
                 "network": dataclasses.asdict(settled.network),
                 "training": dataclasses.asdict(settled.training),
@@ -262,6 +267,17 @@ def _asked_network(spec: JobSpec, base: ModelVersion | None) -> dict[str, Any]:
                 code="base_model_differs",
             )
     return {**asked, **shape}
+
+
+def _reasons(settled: Settled, spec: JobSpec) -> list[dict[str, str]]:
+    """Why what was chosen was chosen; nothing of what was asked for."""
+    wishes = {**spec.network.model_dump(), **spec.training.model_dump()}
+    asked = {name for name, value in wishes.items() if value is not None}
+    return [
+        {"name": each.name, "value": each.value, "reason": each.reason}
+        for each in settled.chosen
+        if each.reason != AS_ASKED and not asked & _COVERED.get(each.name, set())
+    ]
 
 
 def _facts(dataset: DatasetLike, spec: JobSpec, base: ModelVersion | None) -> CorpusFacts:

@@ -51,7 +51,7 @@ class Assignment:
     dataset_id: str | None
     base_version: str | None
     spec: dict[str, Any]
-    tags: dict[str, Any]
+    parameters: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ class Leases:
                 dataset_id=job.dataset_id,
                 base_version=job.base_version,
                 spec=job.spec,
-                tags=run.tags,
+                parameters=run.parameters,
             )
 
     def renew(self, claim: Claim) -> Wish:

@@ -17,7 +17,7 @@ from app.database.job_tables import LEASED, AttemptRow, CheckpointRow, EventRow,
 from app.database.tables import now_milliseconds
 from app.errors import NotFound
 from app.jobs.queue import Claim, unknown_job
-from app.jobs.spec import DATASET_PREFIX
+from app.jobs.spec import DATASET_PREFIX, in_order
 from app.jobs.states import JobState, Wish
 from app.jobs.values import (
     CheckpointInfo,
@@ -208,8 +208,8 @@ def _job(row: Row[JobRow, RunRow]) -> Job:
         state=JobState(job.state),
         desired=Wish(job.desired_state),
         priority=job.priority,
-        spec=job.spec,
-        chosen=job.chosen,
+        spec=in_order(job.spec),
+        chosen=tuple(job.chosen["values"]),
         attempt=job.attempt_number,
         max_attempts=job.max_attempts,
         progress=JobProgress.of(run.progress),

@@ -17,6 +17,7 @@ from app.charlm.sizing import Chosen, CorpusFacts, choose
 from app.errors import InvalidInput
 
 DEFAULT_BUDGET_SECONDS: Final = 180.0
+AS_ASKED: Final = "as asked"
 
 _NUMBER: Final = 4  # bytes of a float32
 _PROCESS: Final = 350 << 20  # Python, torch and numba before anything is read
@@ -81,7 +82,7 @@ def settle(
     training = _replaced(training, asked_training, "training")
     asked = asked_network | asked_training
     wished = tuple(
-        Chosen(name.replace("_", " "), str(value), "as asked")
+        Chosen(name.replace("_", " "), str(value), AS_ASKED)
         for name, value in asked.items()
         if value is not None
     )

@@ -135,6 +135,15 @@ def settled_document(
     return document
 
 
+def in_order(document: dict[str, Any]) -> dict[str, Any]:
+    """A settled document with its fields in the order people expect; JSONB forgets it."""
+    parts = {"network": NetworkWishes, "training": TrainingWishes}
+    ordered = {name: document[name] for name in JobSpec.model_fields}
+    for part, fields in parts.items():
+        ordered[part] = {name: ordered[part][name] for name in fields.model_fields}
+    return ordered
+
+
 _CODES: Final = {
     "missing": "missing",
     "extra_forbidden": "unknown_parameter",

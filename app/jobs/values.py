@@ -58,7 +58,7 @@ class Job:
     """What was asked for and where it stands.
 
     ``spec`` is the document of the request with every value that was left out
-    filled in; ``chosen`` says of those values why: name -> {value, reason}.
+    filled in; ``chosen`` says of those values why: each has name, value and reason.
     ``base_model`` and ``model_version`` are ``name@version``.
     """
 
@@ -72,7 +72,7 @@ class Job:
     desired: Wish
     priority: int
     spec: dict[str, Any]
-    chosen: dict[str, Any]
+    chosen: tuple[dict[str, str], ...]
     attempt: int
     max_attempts: int
     progress: JobProgress | None

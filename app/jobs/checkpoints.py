@@ -1,0 +1,51 @@
+"""Checkpoints as files: safetensors with the facts as JSON in the header, no pickle.
+
+Takes and gives ``charlm.Checkpoint``; files are written and read through a
+``BlobStore``, which flushes them to the disk and reads them back. A file is
+believed only if its digest is the one in its row. Knows no SQL.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any, Final
+
+import safetensors.torch
+
+from app.charlm.checkpoint import Checkpoint
+from app.errors import CharloomError, InvalidInput
+from app.jobs.values import CheckpointInfo, CheckpointKind
+from app.store.blobs import Blob, BlobStore
+
+_FACTS: Final = "facts"
+_PREFIX: Final = 8  # bytes of the header's length, little-endian
+
+
+def checkpoint_key(run_id: str, attempt: int, step: int, kind: CheckpointKind) -> str:
+    """Where a checkpoint lies in its store."""
+    return f"{run_id}/{attempt}-{step}-{kind}.safetensors"
+
+
+def store_checkpoint(blobs: BlobStore, key: str, checkpoint: Checkpoint) -> Blob:
+    """Write a checkpoint; raises StorageFailed, and Conflict if the key is taken."""
+    facts = json.dumps(checkpoint.facts(), separators=(",", ":"))
+    return blobs.put(key, safetensors.torch.save(checkpoint.tensors(), {_FACTS: facts}))
+
+
+def load_checkpoint(blobs: BlobStore, info: CheckpointInfo) -> Checkpoint:
+    """The checkpoint of a row; raises NotFound, StorageFailed, InvalidInput if it was changed."""
+    with blobs.open(info.uri) as stream:
+        raw = stream.read()
+    if hashlib.sha256(raw).hexdigest() != info.sha256:
+        raise InvalidInput("its file is not the one that was written.", code="invalid_checkpoint")
+    # The digest matches: this is what store_checkpoint wrote.
+    length = int.from_bytes(raw[:_PREFIX], "little")
+    header: dict[str, Any] = json.loads(raw[_PREFIX : _PREFIX + length])
+    facts = json.loads(header["__metadata__"][_FACTS])
+    return Checkpoint.restore(safetensors.torch.load(raw), facts)
+
+
+def why_unusable(error: CharloomError) -> str:
+    """The reason in the words of an event."""
+    return error.message

@@ -1,0 +1,176 @@
+"""Keeps jobs running: claims them, starts runners, takes back what was lost.
+
+A thread in the server that looks once a second. It may be killed at any moment,
+and there may be several on one database: everything it knows is in the tables,
+every act is guarded there, and a runner that outlives its dispatcher is found
+again by its reference. Nothing that goes wrong in a round ends the thread.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from typing import Final
+
+from app.database.session import Database
+from app.errors import CharloomError, StorageFailed
+from app.jobs.executors import Executor, Status, host_name
+from app.jobs.queue import Claim, Queue
+from app.jobs.reading import ActiveAttempt
+from app.jobs.retention import Retention
+from app.jobs.states import JobState
+from app.jobs.times import Times
+from app.jobs.upkeep import Upkeep
+
+_ROUND_SECONDS: Final = 1.0
+_TIDY_SECONDS: Final = 600.0
+_log = logging.getLogger(__name__)
+
+
+class Dispatcher:
+    """Runs ``slots`` jobs at a time on an executor, until it is closed."""
+
+    def __init__(
+        self,
+        database: Database,
+        executor: Executor,
+        *,
+        slots: int,
+        times: Times | None = None,
+        retention: Retention | None = None,
+        round_seconds: float = _ROUND_SECONDS,
+    ) -> None:
+        self._times = times or Times()
+        self._queue = Queue(database, self._times)
+        self._upkeep = Upkeep(database, self._times)
+        self._executor = executor
+        self._slots = slots
+        self._retention = retention
+        self._round_seconds = round_seconds
+        self._owner = f"{host_name()}/{os.getpid()}"
+        self._asked_at: dict[Claim, float] = {}  # when a runner was first seen asked to stop
+        self._tidied_at = -float("inf")
+        self._woken = threading.Event()
+        self._closed = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="dispatcher", daemon=True)
+
+    def start(self) -> None:
+        """Begin to look after jobs."""
+        self._thread.start()
+
+    def wake(self) -> None:
+        """Look now: there may be something to do."""
+        self._woken.set()
+
+    def close(self) -> None:
+        """Stop looking. Runners go on; the next dispatcher finds them."""
+        self._closed.set()
+        self._woken.set()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def _run(self) -> None:
+        while not self._closed.is_set():
+            try:
+                self.round()
+            except CharloomError as error:
+                _log.warning("jobs wait: %s", error.message)
+            except Exception:  # noqa: BLE001 (jobs must not stand still for our mistake)
+                _log.exception("a round of the dispatcher failed")
+            self._woken.wait(self._round_seconds)
+            self._woken.clear()
+
+    def round(self) -> None:
+        """One look at everything: first what was lost, then what is due."""
+        busy = 0
+        active = self._upkeep.active()
+        for attempt in active:
+            if self._looked_after(attempt):
+                busy += 1
+        self._asked_at = {
+            claim: at
+            for claim, at in self._asked_at.items()
+            if claim in {attempt.claim for attempt in active}
+        }
+        while busy < self._slots and not self._closed.is_set() and self._queue.is_due():
+            if not self._start_next():
+                break
+            busy += 1
+        now = time.monotonic()
+        if now - self._tidied_at > _TIDY_SECONDS:
+            self._tidied_at = now
+            self._executor.tidy()
+            if self._retention is not None:
+                self._retention.apply()
+
+    def _start_next(self) -> bool:
+        claim = self._queue.claim(self._owner, self._executor.name)
+        if claim is None:
+            return False
+        try:
+            reference = self._executor.start(claim)
+        except StorageFailed as error:
+            self._upkeep.lose(claim, error.message)
+            return False
+        self._upkeep.placed(claim, reference)
+        return True
+
+    def _looked_after(self, attempt: ActiveAttempt) -> bool:
+        """Take back what is lost, stop what should end; whether it takes one of our slots."""
+        reference = attempt.reference
+        if attempt.executor != self._executor.name:
+            return False
+        if reference is None:
+            # Claimed, but no process is known: its dispatcher is about to start it, or died.
+            if attempt.late > 0:
+                self._upkeep.lose(attempt.claim, "The training process was never started.")
+                return False
+            return attempt.owner.split("/")[0] == host_name()
+        status = self._executor.status(reference)
+        if status is Status.GONE:
+            self._take_back(attempt, reference)
+            return False
+        if status is Status.UNKNOWN:
+            if attempt.late > 0:
+                self._upkeep.lose(
+                    attempt.claim, "The machine that trained has not been heard of for too long."
+                )
+            return False
+        self._stop_if_due(attempt, reference)
+        return True
+
+    def _take_back(self, attempt: ActiveAttempt, reference: str) -> None:
+        code = self._executor.exit_code(reference)
+        self._upkeep.lose(
+            attempt.claim,
+            f"The training process ended unexpectedly{_told(code)}.",
+            exit_code=code,
+            last_words=self._executor.last_words(attempt.claim),
+        )
+
+    def _stop_if_due(self, attempt: ActiveAttempt, reference: str) -> None:
+        """The flag in the database first, then SIGTERM, then SIGKILL."""
+        times, claim = self._times, attempt.claim
+        if attempt.idle is not None and attempt.idle > times.stall * 1000:
+            minutes = times.stall / 60
+            message = f"The training made no progress for {minutes:g} minutes and was stopped."
+            self._upkeep.fail(claim, "stalled", message)
+            self._executor.stop(reference, force=True)
+        elif attempt.late > times.lease * 1000:
+            # Alive, but not even its heart beats: stopped, or hanging in the system.
+            self._executor.stop(reference, force=True)
+        elif attempt.state in (JobState.CANCELLING, JobState.PAUSING):
+            asked = self._asked_at.setdefault(claim, time.monotonic())
+            waited = time.monotonic() - asked
+            if waited > times.grace:
+                self._executor.stop(reference, force=waited > 2 * times.grace)
+
+
+def _told(code: int | None) -> str:
+    if code is None:
+        return ""
+    if code == -9:
+        return " (it was killed, which is often done when memory is short)"
+    return f" (by signal {-code})" if code < 0 else f" (exit code {code})"

@@ -1,0 +1,169 @@
+"""Everything a training process tells while it trains, from a thread that does not train.
+
+Takes every ``Progress``; writes points, progress and heartbeats through
+``Leases``, and brings back what the user wants (``wish``). The training only
+appends to a list, so a busy or absent database never holds it up: what could
+not be written is kept and tried again. At most the last two seconds of points
+are lost with the process. A lost lease ends in ``on_lost``, at once.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any, Final
+
+import psutil
+
+from app.charlm.measures import Measures
+from app.charlm.training import Progress
+from app.errors import LeaseLost, Overloaded, StorageFailed
+from app.jobs.leases import Leases
+from app.jobs.queue import Claim
+from app.jobs.states import Wish
+from app.jobs.values import JobProgress, Level, Point
+
+FLUSH_SECONDS: Final = 2.0
+_LEAST_GAP: Final = 0.5  # seconds between points, at first
+_GAPS: Final = 1200  # points in the first ten minutes; then fewer and fewer
+_MOST_KEPT: Final = 100_000  # points while the database is away
+
+
+class Recorder:
+    """Use as a context manager around a training; ``wish`` may be read at any time.
+
+    ``run_id`` is known after the attempt has begun. Times in seconds of
+    ``clock``; points carry the wall clock.
+    """
+
+    def __init__(
+        self,
+        leases: Leases,
+        claim: Claim,
+        run_id: str,
+        *,
+        heartbeat_seconds: float,
+        on_lost: Callable[[], None],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.wish = Wish.RUN
+        self._leases, self._claim, self._run_id = leases, claim, run_id
+        self._period = min(FLUSH_SECONDS, heartbeat_seconds)
+        self._heartbeat = heartbeat_seconds
+        self._on_lost = on_lost
+        self._clock = clock
+        self._began = self._flushed = clock()
+        self._last_point = -float("inf")
+        self._losses: list[float] = []
+        self._points: list[Point] = []
+        self._progress: JobProgress | None = None
+        self._validation: Measures | None = None
+        self._lock = threading.Lock()  # of what the training thread hands over
+        self._writing = threading.Lock()  # one writer at a time, in order
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._beat, name="recorder", daemon=True)
+
+    def __enter__(self) -> Recorder:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._stopped.set()
+        self._thread.join()
+
+    def add(self, progress: Progress, *, always: bool = False) -> None:
+        """Take in a step, to be told soon or unless ``always`` only when due; microseconds."""
+        if not always:
+            self._losses.append(progress.train_loss)
+        now = self._clock()
+        gap = max(_LEAST_GAP, (now - self._began) / _GAPS)
+        measured = progress.validation is not None
+        if not (measured or always) and now - self._last_point < gap:
+            return
+        self._last_point = now
+        losses = self._losses or [progress.train_loss]
+        loss = sum(losses) / len(losses)
+        self._losses = []
+        self._validation = progress.validation or self._validation
+        points = _points(progress, loss, round(time.time() * 1000))
+        told = JobProgress(
+            step=progress.step,
+            steps=progress.steps,
+            epoch=progress.epoch,
+            fraction=progress.fraction,
+            characters_per_second=progress.characters_per_second,
+            train_loss=loss,
+            validation_bits_per_character=(
+                self._validation.bits_per_character if self._validation else None
+            ),
+            eta_seconds=progress.eta_seconds,
+        )
+        with self._lock:
+            self._points += points
+            del self._points[:-_MOST_KEPT]
+            self._progress = told
+
+    def flush(self) -> None:
+        """Write what there is, now; raises LeaseLost, Overloaded, StorageFailed."""
+        with self._writing:
+            with self._lock:
+                points, self._points = self._points, []
+                progress, self._progress = self._progress, None
+            try:
+                if points or progress:
+                    self.wish = self._leases.record(self._claim, self._run_id, points, progress)
+                else:
+                    self.wish = self._leases.renew(self._claim)
+            except (Overloaded, StorageFailed):
+                with self._lock:
+                    self._points[:0] = points
+                    self._progress = self._progress or progress
+                raise
+            self._flushed = self._clock()
+
+    def tell(self, type: str, message: str, *, level: Level = "info", **payload: Any) -> None:
+        """Add an event, if the database will have it."""
+        try:
+            self.wish = self._leases.tell(self._claim, type, message, level=level, payload=payload)
+        except (Overloaded, StorageFailed):
+            return  # an event is worth less than the training
+
+    def _beat(self) -> None:
+        while not self._stopped.wait(self._period):
+            due = self._clock() - self._flushed >= self._heartbeat
+            with self._lock:
+                waiting = bool(self._points)
+            if not (due or waiting):
+                continue
+            try:
+                self.flush()
+            except LeaseLost:
+                self._on_lost()
+                return
+            except (Overloaded, StorageFailed):
+                continue  # kept, and tried again after the next wait
+
+
+def _points(progress: Progress, loss: float, at: int) -> list[Point]:
+    values = {
+        "train_loss": loss,
+        "learning_rate": progress.learning_rate,
+        "gradient_norm": progress.gradient_norm,
+        "characters_per_second": progress.characters_per_second,
+        "memory": float(psutil.Process().memory_info().rss),
+    }
+    measures = progress.validation
+    if measures is not None:
+        values |= {
+            "validation_loss": measures.nats,
+            "validation_bits_per_character": measures.bits_per_character,
+            "validation_accuracy": measures.accuracy,
+        }
+    return [Point(name, progress.step, at, value) for name, value in values.items()]
