@@ -62,7 +62,7 @@ def read_series(
             .where(MetricPointRow.run_id == run_id, MetricPointRow.name_id == name_id)
             .order_by(MetricPointRow.step)
         )
-        rows = session.execute(query).tuples().all()
+        rows = session.execute(query).all()
         if rows:
             found.append(Series(name, _buckets(rows, max_points)))
     return found
@@ -100,10 +100,10 @@ def _bucket(first: int, last: int, at: int, values: NDArray[np.float64]) -> Buck
 
 def _name_ids(session: Session, names: set[str]) -> dict[str, int]:
     query = select(MetricNameRow.name, MetricNameRow.id).where(MetricNameRow.name.in_(names))
-    known = dict(session.execute(query).tuples().all())
+    known = dict(session.execute(query).all())
     # Sorted, so that two runs that both bring new names wait for each other in one order.
     for name in sorted(names - set(known)):
         insert_or_leave(session, MetricNameRow, name=name)
     if len(known) < len(names):
-        known = dict(session.execute(query).tuples().all())
+        known = dict(session.execute(query).all())
     return known

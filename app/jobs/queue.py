@@ -176,7 +176,7 @@ class Queue:
         """The number of jobs in each state that has any."""
         query = select(JobRow.state, func.count()).group_by(JobRow.state)
         with self.database.session(read_only=True) as session:
-            return dict(session.execute(query).tuples().all())
+            return dict(session.execute(query).all())
 
     def _move(self, job_id: str, table: Mapping[JobState, JobState], wish: Wish, verb: str) -> None:
         with self.database.session() as session:

@@ -137,7 +137,7 @@ def settled_document(
 
 def in_order(document: dict[str, Any]) -> dict[str, Any]:
     """A settled document with its fields in the order people expect; JSONB forgets it."""
-    parts = {"network": NetworkWishes, "training": TrainingWishes}
+    parts: dict[str, type[BaseModel]] = {"network": NetworkWishes, "training": TrainingWishes}
     ordered = {name: document[name] for name in JobSpec.model_fields}
     for part, fields in parts.items():
         ordered[part] = {name: ordered[part][name] for name in fields.model_fields}
