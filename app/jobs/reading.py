@@ -40,6 +40,7 @@ class ActiveAttempt:
     owner: str
     executor: str
     reference: str | None
+    heartbeat: int | None  # when it was last renewed by a runner that had nothing to write
     late: int  # since the lease expired; negative while it holds
     idle: int | None  # since the last progress; None when none is expected
 
@@ -140,6 +141,7 @@ def read_active(session: Session) -> list[ActiveAttempt]:
             JobRow.lease_owner,
             AttemptRow.executor,
             AttemptRow.executor_ref,
+            AttemptRow.last_heartbeat_at,
             now - JobRow.lease_expires_at,
             now - AttemptRow.last_progress_at,
         )
@@ -157,11 +159,12 @@ def read_active(session: Session) -> list[ActiveAttempt]:
             owner=owner or "",
             executor=executor,
             reference=reference,
+            heartbeat=heartbeat,
             late=late,
             idle=idle,
         )
         for (
-            job_id, number, token, state, owner, executor, reference, late, idle,
+            job_id, number, token, state, owner, executor, reference, heartbeat, late, idle,
         ) in session.execute(query)
     ]  # fmt: skip
 

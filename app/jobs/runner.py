@@ -75,8 +75,8 @@ class Attempt:
     """One attempt at one job, from beginning to end."""
 
     def __init__(self, around: Surroundings, claim: Claim, *, on_lost: Callable[[], None]) -> None:
-        self._around = around
-        self._claim = claim
+        self.around = around
+        self.claim = claim
         self._leases = Leases(around.database, around.times)
         self._on_lost = on_lost
         self._terminated = False
@@ -89,13 +89,13 @@ class Attempt:
 
     def run(self) -> None:
         """Do the job, and move it on; raises LeaseLost, and whatever nobody expected."""
-        claim, leases = self._claim, self._leases
+        claim, leases = self.claim, self._leases
         job = leases.begin(claim, host=host_name(), reference=own_reference())
         recorder = Recorder(
             leases,
             claim,
             job.run_id,
-            heartbeat_seconds=self._around.times.heartbeat,
+            heartbeat_seconds=self.around.times.heartbeat,
             on_lost=self._on_lost,
         )
         with recorder:
@@ -117,31 +117,31 @@ class Attempt:
                 self._patiently(lambda: leases.release(claim, code, message))
 
     def _do(self, job: Assignment, recorder: Recorder) -> None:
-        before = published_by(self._around.database, job.run_id)
+        before = published_by(self.around.database, job.run_id)
         if before is not None:
-            self._leases.succeed_as(self._claim, before)
+            self._leases.succeed_as(self.claim, before)
             return
         run, base = self._prepared(job, recorder)
         checkpoint = self._newest_checkpoint(job)
         step = checkpoint.step if checkpoint else 0
-        self._leases.take_up(self._claim, job.run_id, step, library_versions())
+        self._leases.take_up(self.claim, job.run_id, step, library_versions())
         if not self._trained(job, run, recorder, checkpoint, base):
             return
         recorder.flush()
         recorder.tell("measuring", "The network is measured on the text that was held out.")
         artifact = run.finish(lineage=_lineage(job), run_id=job.run_id)
-        if not self._leases.to_publishing(self._claim):
+        if not self._leases.to_publishing(self.claim):
             self._stop(recorder)
             return
-        around = self._around
+        around = self.around
         staged = adopt(around.database, around.models, job.model, job.run_id)
         if staged is None:
             staged = around.registry.stage(job.model, artifact, job.run_id)
-        self._patiently(lambda: publish(self._leases, around.registry, self._claim, staged))
+        self._patiently(lambda: publish(self._leases, around.registry, self.claim, staged))
 
     def _prepared(self, job: Assignment, recorder: Recorder) -> tuple[Run, Artifact | None]:
         """The corpus read, and the training as it was settled when the job was submitted."""
-        around = self._around
+        around = self.around
         if job.dataset_id is None:
             raise NotFound("The job's dataset was deleted.", code="dataset_not_found")
         base = None
@@ -177,14 +177,14 @@ class Attempt:
 
     def _newest_checkpoint(self, job: Assignment) -> Checkpoint | None:
         """The furthest checkpoint that can be read; those that cannot are dropped."""
-        with self._around.database.session(read_only=True) as session:
+        with self.around.database.session(read_only=True) as session:
             known = read_checkpoints(session, job.run_id)
         for info in known:
             try:
-                return load_checkpoint(self._around.checkpoints, info)
+                return load_checkpoint(self.around.checkpoints, info)
             except (InvalidInput, NotFound) as error:
-                self._leases.drop_checkpoint(self._claim, info, error.message)
-                self._around.checkpoints.delete(info.uri)
+                self._leases.drop_checkpoint(self.claim, info, error.message)
+                self.around.checkpoints.delete(info.uri)
         return None
 
     def _trained(
@@ -226,15 +226,15 @@ class Attempt:
             return True
         if self._terminated:
             self._leases.release(
-                self._claim, "terminated", "The training process was asked to end.", counted=False
+                self.claim, "terminated", "The training process was asked to end.", counted=False
             )
             return True
         return False
 
     def _stop(self, recorder: Recorder) -> bool:
-        stopped = self._leases.stop(self._claim)
+        stopped = self._leases.stop(self.claim)
         if not stopped:
-            recorder.wish = self._leases.renew(self._claim)
+            recorder.wish = self._leases.renew(self.claim)
         return stopped
 
     def _save(self, job: Assignment, run: Run, recorder: Recorder, kind: CheckpointKind) -> None:
@@ -243,7 +243,7 @@ class Attempt:
         assert training is not None
         if self._saved == (training.step, kind):
             return
-        around, claim = self._around, self._claim
+        around, claim = self.around, self.claim
         self._saved_at = time.monotonic()
         try:
             key = checkpoint_key(job.run_id, claim.number, training.step, kind)
@@ -260,7 +260,7 @@ class Attempt:
 
     def _patiently(self, write: Callable[[], Any]) -> None:
         """Do what ends the job; a database that is away is waited for as long as a lease."""
-        times = self._around.times
+        times = self.around.times
         deadline = time.monotonic() + times.lease
         while True:
             try:

@@ -1,0 +1,268 @@
+"""Leases on both databases: a stale token writes nothing, an end ends once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from sqlalchemy import text, update
+
+from app.database.job_tables import JobRow
+from app.errors import LeaseLost, UnknownModel
+from app.jobs.leases import Leases, NewCheckpoint
+from app.jobs.publishing import adopt, publish, published_by
+from app.jobs.queue import Claim
+from app.jobs.states import JobState, Wish
+from app.jobs.times import Times
+from app.jobs.upkeep import Upkeep
+from app.jobs.values import CheckpointKind, Job, JobProgress, Point
+from tests.jobs.making import Place
+from tests.models import tiny_artifact
+
+
+def progress(step: int) -> JobProgress:
+    return JobProgress(step, 100, 0, step / 100, 1000.0, 2.0, None, 3.0)
+
+
+def points(*steps: int) -> list[Point]:
+    return [Point("train_loss", step, 1000 + step, float(step)) for step in steps]
+
+
+def checkpoint(step: int, kind: CheckpointKind = "periodic") -> NewCheckpoint:
+    return NewCheckpoint(step, 0, kind, f"{kind}-{step}", "0" * 64, 10, {})
+
+
+def begun(place: Place, **fields: Any) -> tuple[Job, Claim]:
+    """A job whose runner is there."""
+    job = place.submitted(**fields)
+    claim = place.queue.claim("me", "local")
+    assert claim is not None
+    place.leases.begin(claim, host="here", reference="here/1/2")
+    return place.jobs.get(job.id), claim
+
+
+def taken_over(place: Place, claim: Claim) -> Claim:
+    """Another attempt at the same job."""
+    assert Upkeep(place.database, Times(0.0001)).lose(claim, "It was gone.") is JobState.QUEUED
+    with place.database.session() as session:
+        session.execute(update(JobRow).values(not_before=0))
+    other = place.queue.claim("other", "local")
+    assert other is not None
+    assert other.token > claim.token
+    return other
+
+
+def test_a_runner_that_lost_its_lease_writes_nothing(place: Place) -> None:
+    """Each line fails if its method does not check the token."""
+    job, stale = begun(place)
+    staged = place.registry.stage(job.model, tiny_artifact(), job.run_id)
+    current = taken_over(place, stale)
+    before = place.jobs.get(job.id), place.jobs.events(job.id)
+    leases, run = place.leases, job.run_id
+    attempts: list[Callable[[], Any]] = [
+        lambda: leases.begin(stale, host="here", reference="here/1/2"),
+        lambda: leases.renew(stale),
+        lambda: leases.tell(stale, "prepared", "never"),
+        lambda: leases.take_up(stale, run, 0, {}),
+        lambda: leases.record(stale, run, points(1), progress(1)),
+        lambda: leases.add_checkpoint(stale, run, checkpoint(1)),
+        lambda: leases.to_publishing(stale),
+        lambda: leases.stop(stale),
+        lambda: leases.release(stale, "storage_failed", "never"),
+        lambda: leases.fail(stale, "training_failed", "never"),
+        lambda: publish(leases, place.registry, stale, staged),
+    ]
+    for attempt in attempts:
+        with pytest.raises(LeaseLost):
+            attempt()
+    assert Upkeep(place.database, place.times).lose(stale, "never") is None
+    assert Upkeep(place.database, place.times).fail(stale, "stalled", "never") is None
+    assert (place.jobs.get(job.id), place.jobs.events(job.id)) == before
+    assert list(place.jobs.metrics(job.run_id)) == []
+    assert list(place.jobs.checkpoints(job.run_id)) == []
+    with pytest.raises(UnknownModel):
+        place.registry.resolve(job.model)
+    assert place.models.sizes() == {}
+    assert place.leases.renew(current) is Wish.RUN
+
+
+def test_an_attempt_tells_and_publishes_once(place: Place) -> None:
+    job, claim = begun(place)
+    assert job.state is JobState.RUNNING
+    leases = place.leases
+    leases.take_up(claim, job.run_id, 0, {"torch": "2"})
+    assert leases.record(claim, job.run_id, points(1, 2), progress(2)) is Wish.RUN
+    assert leases.to_publishing(claim)
+    staged = place.registry.stage(job.model, tiny_artifact(), job.run_id)
+    assert publish(leases, place.registry, claim, staged).id == "words@1"
+    done = place.jobs.get(job.id)
+    assert (done.state, done.model_version) == (JobState.SUCCEEDED, "words@1")
+    assert done.progress == progress(2)
+    assert done.finished_at is not None
+    run = place.jobs.run(job.run_id)
+    assert (run.versions, run.last_step, run.model_version) == ({"torch": "2"}, 2, "words@1")
+    with pytest.raises(LeaseLost):
+        publish(leases, place.registry, claim, staged)
+    assert place.events(job) == ["queued", "claimed", "started", "publishing", "succeeded"]
+
+
+def test_a_crash_after_the_file_leaves_one_version(place: Place) -> None:
+    """Fails without ``adopt``: the second attempt would write words@2, and a later
+    ``synchronise`` register words@1 beside it."""
+    job, claim = begun(place)
+    place.leases.to_publishing(claim)
+    place.registry.stage(job.model, tiny_artifact(), job.run_id)
+    second = taken_over(place, claim)
+    place.leases.begin(second, host="here", reference="here/1/2")
+    place.leases.to_publishing(second)
+    staged = adopt(place.database, place.models, job.model, job.run_id)
+    assert staged is not None
+    assert publish(place.leases, place.registry, second, staged).id == "words@1"
+    assert place.registry.synchronise().added == []
+    assert [each.id for each in place.registry.versions("words")] == ["words@1"]
+
+
+def test_a_file_that_synchronise_registered_first(place: Place) -> None:
+    job, claim = begun(place)
+    place.leases.to_publishing(claim)
+    place.registry.stage(job.model, tiny_artifact(), job.run_id)
+    assert place.registry.synchronise().added == ["words@1"]
+    second = taken_over(place, claim)
+    place.leases.begin(second, host="here", reference="here/1/2")
+    before = published_by(place.database, job.run_id)
+    assert before is not None
+    place.leases.succeed_as(second, before)
+    assert place.jobs.get(job.id).model_version == "words@1"
+
+
+def test_two_files_of_one_run_become_one_version(place: Place) -> None:
+    job, claim = begun(place)
+    place.leases.to_publishing(claim)
+    first = place.registry.stage(job.model, tiny_artifact(), job.run_id)
+    with place.database.session() as session:
+        place.registry.register(session, first)
+    second = place.registry.stage(job.model, tiny_artifact(), job.run_id)
+    assert publish(place.leases, place.registry, claim, second).id == "words@1"
+    assert list(place.models.sizes()) == ["words/1.safetensors"]
+
+
+def test_going_on_from_a_step_forgets_what_was_beyond(place: Place) -> None:
+    job, claim = begun(place)
+    place.leases.record(claim, job.run_id, points(1, 2, 3, 4), progress(4))
+    second = taken_over(place, claim)
+    place.leases.begin(second, host="here", reference="here/1/2")
+    place.leases.take_up(second, job.run_id, 2, {})
+    place.leases.record(second, job.run_id, points(3), progress(3))
+    (series,) = place.jobs.metrics(job.run_id)
+    assert [bucket.step for bucket in series.points] == [1, 2, 3]
+    resumed = [each for each in place.jobs.events(job.id) if each.type == "resumed"]
+    assert [each.payload for each in resumed] == [{"step": 2, "points_dropped": 2}]
+
+
+def test_attempts_are_counted_from_the_last_checkpoint(place: Place) -> None:
+    job, claim = begun(place, max_attempts=2)
+    for step in (10, 20, 30):
+        place.leases.add_checkpoint(claim, job.run_id, checkpoint(step))
+        claim = taken_over(place, claim)
+    place.leases.add_checkpoint(claim, job.run_id, checkpoint(25))  # no further than before
+    claim = taken_over(place, claim)
+    upkeep = Upkeep(place.database, place.times)
+    assert upkeep.lose(claim, "Gone.", exit_code=-9, last_words="a\nb") is JobState.FAILED
+    failed = place.jobs.get(job.id)
+    assert failed.error is not None
+    assert (failed.error.code, failed.error.message) == (
+        "runner_lost",
+        "Gone. Its last words: a | b",
+    )
+    last = place.jobs.events(job.id)[-1]
+    assert (last.type, last.level) == ("failed", "error")
+    assert last.payload == {"exit_code": -9, "stderr": "a\nb"}
+
+
+def test_a_lost_job_waits_longer_each_time(place: Place) -> None:
+    job, claim = begun(place, max_attempts=5)
+    waits = []
+    for _ in range(3):
+        Upkeep(place.database, Times(12)).lose(claim, "Gone.")
+        with place.database.session() as session:
+            row = session.get_one(JobRow, job.id)
+            lost_at = place.jobs.events(job.id)[-1].at
+            waits.append(round((row.not_before - lost_at) / 1000))
+            row.not_before = 0
+        found = place.queue.claim("me", "local")
+        assert found is not None
+        claim = found
+    assert waits == [1, 2, 4]
+
+
+def test_a_released_job_can_be_given_back_uncounted(place: Place) -> None:
+    job, claim = begun(place, max_attempts=1)
+    place.leases.release(claim, "terminated", "Asked to end.", counted=False)
+    assert place.jobs.get(job.id).state is JobState.QUEUED
+    again = place.queue.claim("me", "local")
+    assert again is not None
+    place.leases.release(again, "storage_failed", "The disk is full.")
+    failed = place.jobs.get(job.id)
+    assert failed.state is JobState.FAILED
+    assert failed.error is not None
+    assert failed.error.message == "The disk is full."
+
+
+@pytest.mark.parametrize(
+    ("verb", "lost", "stopped"),
+    [("pause", JobState.PAUSED, "paused"), ("cancel", JobState.CANCELLED, "cancelled")],
+)
+def test_what_was_wanted_comes_true_however_the_attempt_ends(
+    place: Place, verb: str, lost: JobState, stopped: str
+) -> None:
+    for end in (
+        lambda claim: place.leases.stop(claim),
+        lambda claim: Upkeep(place.database, place.times).lose(claim, "Gone."),
+        lambda claim: place.leases.release(claim, "storage_failed", "Full."),
+    ):
+        job, claim = begun(place)
+        getattr(place.jobs, verb)(job.id)
+        assert place.leases.renew(claim) is Wish(verb)
+        assert not place.leases.to_publishing(claim)
+        end(claim)
+        assert place.jobs.get(job.id).state is lost
+        assert place.events(job)[-1] == stopped
+
+
+def test_a_failure_while_cancelling_is_a_cancellation(place: Place) -> None:
+    job, claim = begun(place)
+    place.jobs.cancel(job.id)
+    place.leases.fail(claim, "loss_not_finite", "Too fast.")
+    assert place.jobs.get(job.id).state is JobState.CANCELLED
+
+
+def test_resumed_before_the_pause_was_complete(place: Place) -> None:
+    job, claim = begun(place)
+    place.jobs.pause(job.id)
+    place.jobs.resume(job.id)
+    assert not place.leases.stop(claim)
+    assert place.leases.renew(claim) is Wish.RUN
+    assert place.jobs.get(job.id).state is JobState.RUNNING
+
+
+def test_of_old_checkpoints_two_are_kept_and_the_best_and_the_final(place: Place) -> None:
+    job, claim = begun(place)
+    leases = place.leases
+    gone: list[str] = []
+    for step in (1, 2, 3, 4):
+        gone += leases.add_checkpoint(claim, job.run_id, checkpoint(step))
+    for kind, step in (("best", 2), ("best", 3), ("final", 4)):
+        gone += leases.add_checkpoint(claim, job.run_id, checkpoint(step, kind))  # type: ignore[arg-type]
+    assert gone == ["periodic-1", "periodic-2", "best-2"]
+    kept = [(each.kind, each.step) for each in place.jobs.checkpoints(job.run_id)]
+    assert kept == [("final", 4), ("periodic", 4), ("best", 3), ("periodic", 3)]
+
+
+def test_a_renewal_moves_the_end_of_the_lease(place: Place) -> None:
+    _, claim = begun(place)
+    with place.database.session() as session:
+        session.execute(text("UPDATE jobs SET lease_expires_at = 1"))
+    assert Upkeep(place.database, place.times).active()[0].late > 10**9
+    Leases(place.database, place.times).renew(claim)
+    assert -61_000 < Upkeep(place.database, place.times).active()[0].late < -50_000
