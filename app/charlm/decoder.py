@@ -28,6 +28,7 @@ from app.charlm.cells import CELLS
 from app.charlm.kernels import PackedMatrix, pack, padded
 from app.charlm.network import CharNetwork
 from app.charlm.sampling import Sampling
+from app.charlm.workers import ALONE, Workers
 from app.errors import InvalidInput
 
 Precision = Literal["float32", "int8"]
@@ -143,6 +144,7 @@ class Decoder:
         targets: Sequence[NDArray[np.integer[Any]]] | None = None,
         *,
         top: int = 0,
+        workers: Workers = ALONE,
     ) -> Reading:
         """Let row ``slots[b]`` read ``sequences[b]``; lengths may differ.
 
@@ -150,7 +152,10 @@ class Decoder:
         of targets[b][t] after reading sequences[b][..t], and the ``top``
         likeliest symbols there; else empty arrays.
         """
-        order = sorted(range(len(sequences)), key=lambda b: -len(sequences[b]))
+        by_length = sorted(range(len(sequences)), key=lambda b: -len(sequences[b]))
+        shares = workers.shares(len(by_length))
+        # Lengths fall within a share, and every share gets long and short ones.
+        order = [b for part in range(len(shares)) for b in by_length[part :: len(shares)]]
         lengths = np.array([len(sequences[b]) for b in order], dtype=np.int64)
         shape = (len(order), int(lengths.max(initial=0)))
         wanted = targets is not None
@@ -163,10 +168,15 @@ class Decoder:
         tops = np.zeros((*goals.shape, top), dtype=np.int32)
         top_logprobs = np.zeros(tops.shape)
         places = np.array([slots[b] for b in order], dtype=np.int64)
-        stepping.read(
-            self._weights, self._scratch(len(order)), self._cell, self.hidden_size, self.symbols,
-            ids, lengths, state_BLS, places, goals, logprobs, ranks, tops, top_logprobs,
-        )  # fmt: skip
+
+        def work(a: int, z: int) -> None:
+            stepping.read(
+                self._weights, self._scratch(z - a), self._cell, self.hidden_size, self.symbols,
+                ids[a:z], lengths[a:z], state_BLS, places[a:z], goals[a:z], logprobs[a:z],
+                ranks[a:z], tops[a:z], top_logprobs[a:z],
+            )  # fmt: skip
+
+        workers.run(work, shares)
         back = np.argsort(order) if wanted else np.zeros(0, dtype=np.int64)
         return Reading(logprobs[back], ranks[back], tops[back], top_logprobs[back])
 
@@ -182,7 +192,13 @@ class Decoder:
         return logits
 
     def write(
-        self, rows: Sequence[Row], state_BLS: Floats, steps: Sequence[int], *, top: int = 0
+        self,
+        rows: Sequence[Row],
+        state_BLS: Floats,
+        steps: Sequence[int],
+        *,
+        top: int = 0,
+        workers: Workers = ALONE,
     ) -> Writing:
         """Draw up to ``steps[b]`` symbols on each row, ending a row at the boundary.
 
@@ -205,12 +221,19 @@ class Decoder:
         logprobs = np.zeros(drawn.shape)
         tops = np.zeros((*drawn.shape, top), dtype=np.int32)
         top_logprobs = np.zeros(tops.shape)
-        stepping.write(
-            self._weights, self._scratch(count), self._cell, self.hidden_size, symbols,
-            state_BLS, np.array([row.slot for row in rows], dtype=np.int64), current,
-            np.array(steps, dtype=np.int64), positions, _integers(rows), _floats(rows),
-            counts, biases, drawn, logprobs, tops, top_logprobs,
-        )  # fmt: skip
+        slots = np.array([row.slot for row in rows], dtype=np.int64)
+        most = np.array(steps, dtype=np.int64)
+        integers, floats = _integers(rows), _floats(rows)
+
+        def work(a: int, z: int) -> None:
+            stepping.write(
+                self._weights, self._scratch(z - a), self._cell, self.hidden_size, symbols,
+                state_BLS, slots[a:z], current[a:z], most[a:z], positions[a:z], integers[a:z],
+                floats[a:z], counts[a:z], biases[a:z], drawn[a:z], logprobs[a:z], tops[a:z],
+                top_logprobs[a:z],
+            )  # fmt: skip
+
+        workers.run(work, workers.shares(count))
         for b, row in enumerate(rows):
             row.current, row.position = int(current[b]), int(positions[b])
             row.counts[:] = counts[b, : len(row.counts)]

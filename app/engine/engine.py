@@ -24,6 +24,7 @@ import time
 from collections.abc import Callable, Hashable
 from weakref import WeakKeyDictionary
 
+from app.charlm.workers import Workers
 from app.engine.lane import Lane
 from app.engine.metrics import Metrics
 from app.engine.scheduler import Limits, Scheduler
@@ -49,11 +50,13 @@ class Engine:
         cache_bytes: int = 256 << 20,
         clock: Callable[[], float] = time.monotonic,
         metrics: Metrics | None = None,
+        threads: int = 1,
     ) -> None:
         self.limits = limits or Limits()
         self.cache = StateCache(cache_bytes)
         self.metrics = metrics or Metrics()
         self._clock = clock
+        self._workers = Workers(threads)
         self._scheduler = Scheduler(self.limits)
         self._lanes: dict[Hashable, Lane] = {}
         self._open: dict[Submission, None] = {}
@@ -141,6 +144,7 @@ class Engine:
             self._thread = None
         for submission in list(self._open):
             self._end(submission, _shutting_down())
+        self._workers.close()
         self._flush()
 
     # -- from the engine's thread
@@ -229,7 +233,7 @@ class Engine:
     def _lane(self, network: Network) -> Lane:
         lane = self._lanes.get(network.key)
         if lane is None:
-            lane = Lane(network, self.cache, self._clock, self.limits.rows)
+            lane = Lane(network, self.cache, self._clock, self.limits.rows, self._workers)
             self._lanes[network.key] = lane
         return lane
 

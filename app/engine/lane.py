@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.charlm.decoder import Row
+from app.charlm.workers import ALONE, Workers
 from app.engine.pace import Pace
 from app.engine.sequence import FinishReason, Piece
 from app.engine.state_cache import StateCache
@@ -34,7 +35,12 @@ class Lane:
     """All running sequences of one network."""
 
     def __init__(
-        self, network: Network, cache: StateCache, clock: Callable[[], float], most_rows: int
+        self,
+        network: Network,
+        cache: StateCache,
+        clock: Callable[[], float],
+        most_rows: int,
+        workers: Workers = ALONE,
     ) -> None:
         self.network = network
         self.running: list[Admitted] = []
@@ -42,6 +48,7 @@ class Lane:
         self._cache = cache
         self._clock = clock
         self._most_rows = most_rows
+        self._workers = workers
         self._state_BLS = self._decoder.initial_state(0)
         self._free: list[int] = []
         self._prefixes: dict[int, NDArray[np.uint64]] = {}
@@ -139,6 +146,7 @@ class Lane:
             if scored
             else None,
             top=max(s.request.top for s in sequences) if scored else 0,
+            workers=self._workers,
         )
         longest = max(end - s.seen for s, end in zip(sequences, ends, strict=True))
         pace.record(len(behind), longest, self._clock() - start)
@@ -201,7 +209,9 @@ class Lane:
         ]
         top = max(each.sequence.request.top for each in ready)
         start = self._clock()
-        writing = self._decoder.write(rows, self._state_BLS, steps, top=top)
+        writing = self._decoder.write(
+            rows, self._state_BLS, steps, top=top, workers=self._workers
+        )
         self._writing.record(len(ready), max(steps), self._clock() - start)
         counts = (writing.ids_BQ >= 0).sum(axis=1).tolist()
         for row, (admitted, count) in enumerate(zip(ready, counts, strict=True)):

@@ -130,7 +130,12 @@ def _build(settings: Settings, metrics: Metrics) -> Backend:
     for key, reason in report.damaged.items():
         _log.warning("passed over %s: %s", key, reason)
     limits = Limits(rows=settings.max_streams, waiting_requests=settings.queue_limit)
-    engine = Engine(limits, cache_bytes=settings.state_cache_mb * _MIB, metrics=metrics)
+    engine = Engine(
+        limits,
+        cache_bytes=settings.state_cache_mb * _MIB,
+        metrics=metrics,
+        threads=settings.threads,
+    )
     resident = Resident(
         registry, limit_bytes=settings.model_memory_mb * _MIB, on_unload=engine.forget
     )

@@ -168,7 +168,7 @@ def test_the_same_text_whoever_else_is_served(
 ) -> None:
     # The clock jumps at random, so that chunks and quanta come in random sizes.
     clock = Clock(delays)
-    engine = Engine(Limits(rows=rows), cache_bytes=cache_bytes, clock=clock)
+    engine = Engine(Limits(rows=rows), cache_bytes=cache_bytes, clock=clock, threads=2)
     readers = []
     for request, network, ticks_before, cancel_after in arrivals:
         for _ in range(ticks_before):
