@@ -12,7 +12,7 @@ from itertools import accumulate, pairwise
 from typing import Final
 
 LEAST_ROWS: Final = 4
-"""Rows a thread must get: fewer cost nearly the same alone, for the weights are read once a step."""
+"""Rows a thread must get: fewer cost about the same together, as weights are read once a step."""
 
 
 class Workers:

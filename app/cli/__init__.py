@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from app.cli import console, doctor, generate, models, score, serve, train
+from app.cli import bench, console, doctor, generate, models, score, serve, train
 from app.errors import CharloomError
 
 __all__ = ["app", "main"]
@@ -27,6 +27,7 @@ app.command()(generate.generate)
 app.command()(score.score)
 app.command()(models.models)
 app.command()(doctor.doctor)
+app.command()(bench.bench)
 
 
 @app.callback(invoke_without_command=True)

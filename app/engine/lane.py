@@ -209,9 +209,7 @@ class Lane:
         ]
         top = max(each.sequence.request.top for each in ready)
         start = self._clock()
-        writing = self._decoder.write(
-            rows, self._state_BLS, steps, top=top, workers=self._workers
-        )
+        writing = self._decoder.write(rows, self._state_BLS, steps, top=top, workers=self._workers)
         self._writing.record(len(ready), max(steps), self._clock() - start)
         counts = (writing.ids_BQ >= 0).sum(axis=1).tolist()
         for row, (admitted, count) in enumerate(zip(ready, counts, strict=True)):

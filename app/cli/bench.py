@@ -1,0 +1,131 @@
+"""``charloom bench``."""
+
+from __future__ import annotations
+
+import json
+import platform
+import re
+from collections.abc import Iterable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any, cast, get_args
+
+import torch
+import typer
+from rich.table import Table
+
+from app.charlm.decoder import PRECISIONS, Precision
+from app.charlm.network import Cell, CharNetwork, NetworkConfig
+from app.cli import console
+from app.cli.sources import registry
+from app.engine.bench import ROWS, Result, measure
+from app.errors import InvalidInput
+
+_SYMBOLS = 100
+_COLUMNS = ("", "rows", "threads", "engine", "plain loop", "times", "floor", "share of floor")
+
+
+def bench(
+    model: Annotated[
+        str | None, typer.Argument(help="A model of the store: names, names@3.")
+    ] = None,
+    shape: Annotated[
+        str | None, typer.Option(help="An untrained network instead, as lstm:2x512.")
+    ] = None,
+    rows: Annotated[str, typer.Option(help="How many texts at once.")] = ",".join(map(str, ROWS)),
+    threads: Annotated[str, typer.Option(help="How many processor threads.")] = "1",
+    seconds: Annotated[
+        float, typer.Option(help="Time of one round; a figure is a median of three.", min=0.01)
+    ] = 0.3,
+    precision: Annotated[str | None, typer.Option(help="int8 or float32.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON, for programs.")] = False,
+) -> None:
+    """Measure a model's speed beside the plain loop over nn.LSTM and the machine's floors.
+
+    Characters a second, writing and scoring. Floors: how fast the weights can be
+    read (few rows) and multiplied (many rows).
+    """
+    network, chosen = _network(model, shape)
+    if precision is not None:
+        if precision not in PRECISIONS:
+            raise InvalidInput("precision is int8 or float32.", param="precision")
+        chosen = precision
+    results = measure(
+        network,
+        chosen,
+        rows=_numbers("rows", rows),
+        threads=_numbers("threads", threads),
+        seconds=seconds,
+    )
+    name = f"{model or shape}, {_described(network)}, {chosen}"
+    if as_json:
+        found = [_fields(each) for each in results]
+        console.write(
+            json.dumps({"network": name, "processor": processor(), "results": found}, indent=2)
+            + "\n"
+        )
+        return
+    console.out.print(f"{name}; {processor()}; characters a second", markup=False)
+    console.out.print(_table(results))
+
+
+def processor() -> str:
+    """What the processor calls itself."""
+    try:
+        found = re.search(r"model name\s*: (.+)", Path("/proc/cpuinfo").read_text("utf-8"))
+    except OSError:  # not Linux
+        found = None
+    return found[1] if found else platform.processor() or platform.machine()
+
+
+def _network(model: str | None, shape: str | None) -> tuple[CharNetwork, Precision]:
+    if (model is None) == (shape is None):
+        raise InvalidInput("Name a model, or a --shape as lstm:2x512.", param="model")
+    if model is not None:
+        with registry(console.settings()) as local:
+            artifact = local.open(local.resolve(model))
+        return artifact.network(), artifact.card.serving_precision
+    found = re.fullmatch(r"(\w+):(\d{1,2})x(\d{1,5})", shape or "")
+    if found is None or found[1] not in get_args(Cell):
+        raise InvalidInput(f"{shape!r} is no shape: write lstm:2x512.", param="shape")
+    size = int(found[3])
+    config = NetworkConfig(cast(Cell, found[1]), int(found[2]), size, min(size, 64))
+    torch.manual_seed(1)
+    return CharNetwork(config, _SYMBOLS), "int8"
+
+
+def _described(network: CharNetwork) -> str:
+    config = network.config
+    return f"{config.cell} {config.layers} x {config.hidden_size}, {network.symbols} symbols"
+
+
+def _numbers(name: str, text: str) -> list[int]:
+    if not re.fullmatch(r"[1-9]\d{0,4}(,[1-9]\d{0,4})*", text):
+        raise InvalidInput(f"{name} are numbers with commas, as 1,16,64.", param=name)
+    return [int(number) for number in text.split(",")]
+
+
+def _fields(result: Result) -> dict[str, Any]:
+    return {
+        **asdict(result),
+        "times_plain": result.times_plain,
+        "share_of_floor": result.share_of_floor,
+    }
+
+
+def _table(results: Iterable[Result]) -> Table:
+    table = Table(box=None)
+    for column in _COLUMNS:
+        table.add_column(column, justify="right" if column else "left", no_wrap=True)
+    for each in results:
+        table.add_row(
+            each.task,
+            str(each.rows),
+            str(each.threads),
+            f"{each.engine:,.0f}",
+            f"{each.plain:,.0f}",
+            f"{each.times_plain:.1f} x",
+            f"{each.floor:,.0f}",
+            f"{each.share_of_floor:.0%}",
+        )
+    return table

@@ -1,0 +1,206 @@
+"""``charloom bench``: the engine beside the plain ``nn.LSTM`` loop, in one run.
+
+Takes a network, gives one ``Result`` a measurement: characters a second for
+writing and for scoring, at several numbers of rows, the same by the loop that
+everybody writes first, and the floors of this machine. All in one process and
+one thread, engine and plain loop in turns so that a noisy machine is noisy for
+both; each figure is a median of rounds.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import product
+from typing import Final, Literal
+
+import numpy as np
+import torch
+from torch import nn
+
+from app.charlm.decoder import Decoder, Precision
+from app.charlm.network import CharNetwork
+from app.charlm.sampling import Sampling
+from app.charlm.vocabulary import RESERVED
+from app.engine.engine import Engine
+from app.engine.floors import multiply_adds_per_second, streaming_seconds
+from app.engine.scheduler import Limits
+from app.engine.sequence import Ids, Piece, Request
+
+Task = Literal["writing", "scoring"]
+
+ROWS: Final = (1, 4, 16, 64, 256)
+_Side = Callable[[int, int, float], float]
+
+_ROUNDS: Final = 3
+_ENDLESS: Final = 1_000_000
+
+
+@dataclass(frozen=True)
+class Result:
+    """Characters a second, by the engine, by the plain loop, and by the two floors."""
+
+    task: Task
+    rows: int
+    threads: int
+    engine: float
+    plain: float
+    streaming: float
+    """As many as the weights can be read a second, times the rows that share a reading."""
+    arithmetic: float
+    """As many as there are multiplications and additions for in a second."""
+
+    @property
+    def times_plain(self) -> float:
+        return self.engine / self.plain
+
+    @property
+    def floor(self) -> float:
+        """What the tighter of the two bounds would allow."""
+        return min(self.streaming, self.arithmetic)
+
+    @property
+    def share_of_floor(self) -> float:
+        return self.engine / self.floor
+
+
+@dataclass(frozen=True, eq=False)
+class _Network:
+    key: str
+    decoder: Decoder
+
+
+class _Count:
+    """Counts characters; keeps nothing."""
+
+    def __init__(self) -> None:
+        self.characters = 0
+
+    def push(self, piece: Piece) -> None:
+        self.characters += len(piece.ids) + len(piece.read_logprobs)
+
+    def fail(self, error: Exception) -> None:
+        """Cancelling is how a measurement ends."""
+
+
+def measure(
+    network: CharNetwork,
+    precision: Precision,
+    *,
+    rows: Sequence[int] = ROWS,
+    threads: Sequence[int] = (1,),
+    seconds: float = 0.3,
+) -> Iterator[Result]:
+    """Results as they come; ``seconds`` is the time of one round of one side."""
+    packed = _Network("bench", Decoder.from_network(network.eval(), precision))
+    records = _records(network.symbols, 2000)
+    before = torch.get_num_threads()
+    floors = _floors(network, precision)
+    sides: dict[Task, tuple[_Side, _Side]] = {
+        "writing": (partial(_write, packed), partial(_plain_write, network)),
+        "scoring": (partial(_score, packed, records), partial(_plain_score, network, records)),
+    }
+    try:
+        for count, (task, (ours, theirs)), size in product(threads, sides.items(), rows):
+            torch.set_num_threads(count)
+            engine, plain = _interleaved(
+                partial(ours, size, count, seconds), partial(theirs, size, count, seconds)
+            )
+            yield Result(task, size, count, engine, plain, *floors(size, count))
+    finally:
+        torch.set_num_threads(before)
+
+
+def _interleaved(one: Callable[[], float], other: Callable[[], float]) -> tuple[float, float]:
+    pairs = [(one(), other()) for _ in range(_ROUNDS)]
+    return statistics.median(p[0] for p in pairs), statistics.median(p[1] for p in pairs)
+
+
+def _floors(
+    network: CharNetwork, precision: Precision
+) -> Callable[[int, int], tuple[float, float]]:
+    """(rows, threads) -> characters a second by the streaming and the arithmetic floor."""
+    config = network.config
+    weights = config.gates * config.hidden_size * config.hidden_size * (2 * config.layers - 1)
+    weights += network.symbols * config.hidden_size
+    streaming = streaming_seconds(weights * (1 if precision == "int8" else 4))
+    rate = multiply_adds_per_second(integers=precision == "int8")
+    return lambda rows, threads: (rows / streaming, min(rows, threads) * rate / weights)
+
+
+def _engine(rows: int, threads: int) -> Engine:
+    return Engine(Limits(rows=rows, waiting_symbols=10**12), threads=threads)
+
+
+def _write(network: _Network, rows: int, threads: int, seconds: float) -> float:
+    engine, count = _engine(rows, threads), _Count()
+    none = np.zeros(0, dtype=np.int32)
+    request = Request((none,), Sampling(seed=1), _ENDLESS, choices=rows, boundary=False)
+    engine.submit_to(count, request, network)
+    for share in (0.2, 1.0):  # the first part warms up
+        start, had = time.perf_counter(), count.characters
+        while (taken := time.perf_counter() - start) < seconds * share and engine.tick():
+            pass
+    engine.close()
+    return (count.characters - had) / taken
+
+
+def _score(network: _Network, records: list[Ids], rows: int, threads: int, seconds: float) -> float:
+    engine, count = _engine(rows, threads), _Count()
+    request = Request(tuple(records), max_symbols=0, scored=True, closed=True)
+    start = time.perf_counter()
+    while (taken := time.perf_counter() - start) < seconds:
+        if not engine.busy:
+            engine.submit_to(count, request, network)
+        engine.tick()
+    engine.close()
+    return count.characters / taken
+
+
+def _records(symbols: int, count: int) -> list[Ids]:
+    """Records of 20 to 200 random characters."""
+    random = np.random.default_rng(1)
+    return [
+        random.integers(RESERVED, symbols, random.integers(20, 201)).astype(np.int32)
+        for _ in range(count)
+    ]
+
+
+def _parts(network: CharNetwork) -> tuple[nn.Embedding, nn.RNNBase, nn.Linear]:
+    return network.embedding, network.recurrent, network.output
+
+
+@torch.inference_mode()
+def _plain_write(network: CharNetwork, rows: int, threads: int, seconds: float) -> float:
+    """The loop everybody writes first: embedding, cell, linear, softmax, multinomial."""
+    embedding, cell, output = _parts(network)
+    chars_B1 = torch.full((rows, 1), RESERVED)
+    state, written = None, 0
+    start = time.perf_counter()
+    while (taken := time.perf_counter() - start) < seconds:
+        hidden, state = cell(embedding(chars_B1), state)
+        chars_B1 = torch.multinomial(torch.softmax(output(hidden[:, 0]), dim=1), 1)
+        written += rows
+    return written / taken
+
+
+@torch.inference_mode()
+def _plain_score(
+    network: CharNetwork, records: list[Ids], rows: int, threads: int, seconds: float
+) -> float:
+    """Padded batches through the cell, then log-softmax; padding is not counted."""
+    embedding, cell, output = _parts(network)
+    scored, start, place = 0, time.perf_counter(), 0
+    while (taken := time.perf_counter() - start) < seconds:
+        batch = [torch.from_numpy(each) for each in records[place : place + rows]]
+        place = (place + rows) % len(records)
+        lengths = [len(record) for record in batch]
+        chars_BT = nn.utils.rnn.pad_sequence(batch, batch_first=True).long()
+        hidden, _ = cell(embedding(chars_BT))
+        logprobs = torch.log_softmax(output(hidden[:, :-1]), dim=2)
+        logprobs.gather(2, chars_BT[:, 1:, None]).sum().item()
+        scored += sum(lengths)
+    return scored / taken
