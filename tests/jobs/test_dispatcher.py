@@ -1,0 +1,302 @@
+"""The dispatcher with an executor of threads: slots, takeovers, two servers, mistakes.
+
+Real processes, and what kills them, are in tests/survival.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import pytest
+from sqlalchemy import text, update
+
+from app.database.job_tables import AttemptRow, JobRow, RunRow
+from app.database.tables import Base
+from app.errors import LeaseLost, StorageFailed
+from app.jobs.dispatcher import Dispatcher
+from app.jobs.executors import Status, host_name
+from app.jobs.publishing import publish
+from app.jobs.queue import Claim
+from app.jobs.states import JobState
+from app.jobs.times import Times
+from app.jobs.values import Job
+from tests.jobs.making import Place, wait_for
+from tests.models import tiny_artifact
+
+
+class Threads:
+    """An executor whose runners are threads; what they do is given."""
+
+    name = "threads"
+
+    def __init__(self, work: Callable[[Claim], None]) -> None:
+        self.work = work
+        self.started: list[Claim] = []
+        self.stopped: list[tuple[str, bool]] = []
+        self.broken = False
+        self.running: dict[str, threading.Thread] = {}
+        self.lock = threading.Lock()
+
+    def start(self, claim: Claim) -> str:
+        if self.broken:
+            raise StorageFailed("No room for a process.")
+        thread = threading.Thread(target=self.work, args=(claim,))
+        reference = f"{host_name()}/{claim.job_id}/{claim.number}"
+        with self.lock:
+            self.started.append(claim)
+            self.running[reference] = thread
+        thread.start()
+        return reference
+
+    def status(self, reference: str) -> Status:
+        thread = self.running.get(reference)
+        if thread is None:
+            return Status.UNKNOWN
+        return Status.ALIVE if thread.is_alive() else Status.GONE
+
+    def stop(self, reference: str, *, force: bool) -> None:
+        self.stopped.append((reference, force))
+
+    def here(self, reference: str) -> bool:
+        return True
+
+    def exit_code(self, reference: str) -> int | None:
+        return -9
+
+    def last_words(self, claim: Claim) -> str:
+        return "last words"
+
+    def tidy(self) -> None:
+        return
+
+
+@contextmanager
+def dispatching(
+    place: Place, executor: Threads, *, slots: int = 1, times: Times | None = None
+) -> Iterator[Dispatcher]:
+    dispatcher = Dispatcher(
+        place.database, executor, slots=slots, times=times or place.times, round_seconds=0.02
+    )
+    dispatcher.start()
+    try:
+        yield dispatcher
+    finally:
+        dispatcher.close()
+
+
+def publishing(place: Place) -> Callable[[Claim], None]:
+    """A runner that needs no training."""
+
+    def work(claim: Claim) -> None:
+        job = place.leases.begin(claim, host="here", reference=f"{host_name()}/1/1")
+        assert place.leases.to_publishing(claim)
+        staged = place.registry.stage(job.model, tiny_artifact(), job.run_id)
+        publish(place.leases, place.registry, claim, staged)
+
+    return work
+
+
+def many(place: Place, count: int) -> list[str]:
+    """Queue many jobs quickly, for a few models."""
+    first = place.submitted()
+    ids = [f"{number:026d}" for number in range(count - 1)]
+    with place.database.session() as session:
+        job = columns(session.get_one(JobRow, first.id))
+        run = columns(session.get_one(RunRow, first.run_id))
+        for number, job_id in enumerate(ids):
+            session.add(JobRow(**job | {"id": job_id, "model_name": f"words{number % 7}"}))
+            session.flush()
+            session.add(RunRow(**run | {"id": job_id, "job_id": job_id}))
+    return [first.id, *ids]
+
+
+def columns(row: Base) -> dict[str, Any]:
+    return {column.name: getattr(row, column.name) for column in row.__table__.columns}
+
+
+def test_two_servers_run_each_of_many_jobs_once(place: Place) -> None:
+    """Fails when a claim is read first and written after."""
+    ids = many(place, 200 if place.database.engine.dialect.name == "postgresql" else 60)
+    work = publishing(place)
+    executors = [Threads(work), Threads(work)]
+    with ExitStack() as stack:
+        for executor in executors:
+            stack.enter_context(dispatching(place, executor, slots=3))
+        wait_for(lambda: place.jobs.counts() == {"succeeded": len(ids)})
+    started = [claim.job_id for executor in executors for claim in executor.started]
+    assert sorted(started) == sorted(ids)
+    versions = [v for name in place.registry.list() for v in place.registry.versions(name.name)]
+    assert len(versions) == len(ids)
+    assert len({version.run_id for version in versions}) == len(ids)
+
+
+def test_never_more_than_the_slots(place: Place) -> None:
+    now, most, lock = 0, 0, threading.Lock()
+    finish = publishing(place)
+
+    def work(claim: Claim) -> None:
+        nonlocal now, most
+        with lock:
+            now += 1
+            most = max(most, now)
+        time.sleep(0.03)
+        with lock:
+            now -= 1
+        finish(claim)
+
+    for _ in range(8):
+        place.submitted()
+    with dispatching(place, Threads(work), slots=2):
+        wait_for(lambda: place.jobs.counts() == {"succeeded": 8})
+    assert most == 2
+
+
+def test_a_runner_that_is_gone_is_noticed_and_the_job_tried_again(place: Place) -> None:
+    job = place.submitted()
+    times = Times(0.6)
+    finish = publishing(place)
+
+    def work(claim: Claim) -> None:
+        if claim.number == 3:
+            finish(claim)
+
+    with dispatching(place, Threads(work), times=times):
+        wait_for(lambda: place.jobs.get(job.id).is_final)
+    done = place.jobs.get(job.id)
+    assert (done.state, done.attempt) == (JobState.SUCCEEDED, 3)
+    lost = [e for e in place.jobs.events(job.id) if e.payload.get("stderr")]
+    assert [e.payload for e in lost] == [{"exit_code": -9, "stderr": "last words"}] * 2
+
+
+def test_a_job_whose_runner_always_dies_fails_with_its_last_words(place: Place) -> None:
+    job = place.submitted(max_attempts=2)
+    with dispatching(place, Threads(lambda claim: None), times=Times(0.6)):
+        wait_for(lambda: place.jobs.get(job.id).is_final)
+    failed = place.jobs.get(job.id)
+    assert failed.attempt == 2
+    assert failed.error is not None
+    assert failed.error.code == "runner_lost"
+    assert failed.error.message == (
+        "The training process ended unexpectedly (it was killed, which is often done when memory "
+        "is short). Its last words: last words"
+    )
+
+
+def test_no_slot_starts_nothing(place: Place) -> None:
+    job = place.submitted()
+    executor = Threads(publishing(place))
+    with dispatching(place, executor, slots=0):
+        time.sleep(0.1)
+    assert place.jobs.get(job.id).state is JobState.QUEUED
+
+
+def test_a_machine_that_cannot_start_processes_is_told(place: Place) -> None:
+    job = place.submitted(max_attempts=1)
+    executor = Threads(publishing(place))
+    executor.broken = True
+    with dispatching(place, executor):
+        wait_for(lambda: place.jobs.get(job.id).is_final)
+    error = place.jobs.get(job.id).error
+    assert error is not None
+    assert error.message == "No room for a process."
+
+
+def claimed_elsewhere(place: Place, reference: str | None) -> Job:
+    """A job that another machine's dispatcher has claimed."""
+    job = place.submitted()
+    claim = place.queue.claim("elsewhere/1", "threads")
+    assert claim is not None
+    with place.database.session() as session:
+        session.execute(update(AttemptRow).values(executor_ref=reference))
+    return job
+
+
+@pytest.mark.parametrize("reference", ["elsewhere/1/2", None])
+def test_a_job_of_another_machine_is_taken_over_when_its_lease_is_over(
+    place: Place, reference: str | None
+) -> None:
+    job = claimed_elsewhere(place, reference)
+    executor = Threads(publishing(place))
+    with dispatching(place, executor) as dispatcher:
+        dispatcher.wake()
+        time.sleep(0.1)
+        assert executor.started == []  # its lease holds
+        with place.database.session() as session:
+            session.execute(text("UPDATE jobs SET lease_expires_at = 1"))
+        wait_for(lambda: place.jobs.get(job.id).state is JobState.QUEUED)
+        with place.database.session() as session:
+            session.execute(update(JobRow).values(not_before=0))
+        wait_for(lambda: place.jobs.get(job.id).is_final)
+    assert place.jobs.get(job.id).state is JobState.SUCCEEDED
+
+
+def test_a_runner_without_progress_is_stopped(place: Place) -> None:
+    """And what it would write after that is refused."""
+    job = place.submitted()
+    end, refused = threading.Event(), threading.Event()
+
+    def work(claim: Claim) -> None:
+        place.leases.begin(claim, host="here", reference=f"{host_name()}/{job.id}/1")
+        place.leases.take_up(claim, job.run_id, 0, {})
+        end.wait(60)
+        try:
+            place.leases.renew(claim)
+        except LeaseLost:
+            refused.set()
+
+    executor = Threads(work)
+    with dispatching(place, executor, times=Times(0.5)):
+        wait_for(lambda: "started" in place.events(job))
+        with place.database.session() as session:
+            session.execute(update(AttemptRow).values(last_progress_at=1))
+        wait_for(lambda: place.jobs.get(job.id).is_final)
+        end.set()
+    assert refused.wait(10)
+    error = place.jobs.get(job.id).error
+    assert error is not None
+    assert error.code == "stalled"
+    assert executor.stopped[-1][1] is True
+
+
+def test_a_runner_that_will_not_stop_is_made_to(place: Place) -> None:
+    job = place.submitted()
+    end = threading.Event()
+
+    def work(claim: Claim) -> None:
+        place.leases.begin(claim, host="here", reference=f"{host_name()}/{job.id}/1")
+        end.wait(60)
+
+    executor = Threads(work)
+    with dispatching(place, executor, times=Times(0.5)):
+        wait_for(lambda: "started" in place.events(job))
+        place.jobs.cancel(job.id)
+        wait_for(lambda: (f"{host_name()}/{job.id}/1", True) in executor.stopped)
+        assert executor.stopped[0][1] is False  # asked first
+        end.set()
+        wait_for(lambda: place.jobs.get(job.id).is_final)
+    assert place.jobs.get(job.id).state is JobState.CANCELLED
+
+
+def test_a_failed_round_is_not_the_last(
+    place: Place, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = place.submitted()
+    executor = Threads(publishing(place))
+    problems: list[Exception] = [StorageFailed("The disk is full."), RuntimeError("ours")]
+    status = Dispatcher.round
+
+    def troubled(self: Dispatcher) -> None:
+        if problems:
+            raise problems.pop(0)
+        status(self)
+
+    monkeypatch.setattr(Dispatcher, "round", troubled)
+    with caplog.at_level(logging.WARNING), dispatching(place, executor):
+        wait_for(lambda: place.jobs.get(job.id).is_final)
+    assert "The disk is full." in caplog.text
+    assert "a round of the dispatcher failed" in caplog.text
