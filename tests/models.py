@@ -9,6 +9,7 @@ import torch
 from app.charlm.network import CharNetwork, NetworkConfig
 from app.charlm.scoring import Calibration
 from app.charlm.vocabulary import Vocabulary
+from app.charlm.windows import CorpusFormat
 from app.store.artifact import Artifact, Precision
 
 
@@ -18,6 +19,7 @@ def tiny_artifact(
     characters: str = "abc",
     precision: Precision = "float32",
     config: NetworkConfig | None = None,
+    format: CorpusFormat = "lines",
     **fields: Any,
 ) -> Artifact:
     """A model with random weights; the same arguments give the same bytes."""
@@ -30,7 +32,7 @@ def tiny_artifact(
     return Artifact.build(
         network,
         vocabulary,
-        "lines",
+        format,
         precision=precision,
         calibration=Calibration((0.5, 1.0, 2.5)),
         created_at=1_700_000_000,

@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, Engine, create_engine, event, text
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.orm import Session, sessionmaker
 
 from app.database.migration import migrate
@@ -94,7 +94,7 @@ def _connect(url: str) -> Engine:
             return create_engine(
                 parsed.set(drivername="postgresql+psycopg"), pool_pre_ping=True, pool_timeout=10
             )
-    except ValueError as error:  # ArgumentError is one
+    except (ArgumentError, ValueError) as error:
         raise _wrong_url() from error
     if parsed.get_backend_name() != "sqlite" or parsed.database in (None, "", ":memory:"):
         raise _wrong_url()
@@ -108,7 +108,7 @@ def _connect(url: str) -> Engine:
 
 def _wrong_url() -> InvalidInput:
     return InvalidInput(
-        "The database URL must be sqlite:///FILE or postgresql://USER@HOST/DATABASE.",
+        "CHARLOOM_DATABASE_URL must be sqlite:///FILE or postgresql://USER@HOST/DATABASE.",
         param="database_url",
     )
 

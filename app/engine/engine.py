@@ -65,6 +65,7 @@ class Engine:
         self._wake = threading.Condition()
         self._thread: threading.Thread | None = None
         self._draining = self._stopping = False
+        self.metrics.watch(self)
 
     # -- from any thread
 
@@ -162,7 +163,7 @@ class Engine:
             seconds = self._clock() - start
             with self._wake:
                 self._scheduler.used(lane.network.key, seconds, advanced)
-                self.metrics.ticked(seconds, advanced, self)
+                self.metrics.ticked(seconds, advanced)
         self._flush()
         return bool(self._open)
 
@@ -176,7 +177,7 @@ class Engine:
 
     @property
     def state_bytes(self) -> int:
-        return sum(lane.nbytes for lane in self._lanes.values())
+        return sum(lane.nbytes for lane in list(self._lanes.values()))
 
     def _run(self) -> None:
         while True:

@@ -50,16 +50,19 @@ class Metrics:
         )
         self.cache_hits = Gauge(name + "state_cache_hits", "Prefixes found.", registry=registry)
 
-    def ticked(self, seconds: float, symbols: int, engine: Engine) -> None:
+    def watch(self, engine: Engine) -> None:
+        """Look at this engine whenever figures are asked for, so that an idle one shows zero."""
+        self.running.set_function(lambda: engine.running)
+        self.waiting.set_function(lambda: engine.waiting)
+        self.cache_bytes.set_function(lambda: engine.cache.bytes)
+        self.cache_queries.set_function(lambda: engine.cache.queries)
+        self.cache_hits.set_function(lambda: engine.cache.hits)
+        self.state_bytes.set_function(lambda: engine.state_bytes)
+
+    def ticked(self, seconds: float, symbols: int) -> None:
         """A tick took so long and advanced so many symbols."""
         self.tick.observe(seconds)
         self.symbols.inc(symbols)
-        self.running.set(engine.running)
-        self.waiting.set(engine.waiting)
-        self.cache_bytes.set(engine.cache.bytes)
-        self.cache_queries.set(engine.cache.queries)
-        self.cache_hits.set(engine.cache.hits)
-        self.state_bytes.set(engine.state_bytes)
 
     def emitted(self, submission: Submission, piece: Piece, now: float) -> None:
         """A piece goes out."""

@@ -123,6 +123,8 @@ class AsyncStream:
                     await asyncio.sleep(not_before - loop.time())
                 self._event.clear()
                 pieces, done = self._pending.take()
+                if self._pending.complete:
+                    self._event.set()  # an error behind these pieces will not be told again
                 not_before = loop.time() + gap_seconds
                 if pieces:
                     yield pieces
@@ -162,6 +164,8 @@ class BlockingStream:
                 self._news.wait()
                 self._news.clear()
                 pieces, done = self._pending.take()
+                if self._pending.complete:
+                    self._news.set()
                 if pieces:
                     yield pieces
         finally:

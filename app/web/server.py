@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 import socket
 from typing import Any, Final
 
 import uvicorn
 
+from app.database.session import Database
 from app.errors import InvalidInput
 from app.settings import Settings
 from app.web import logs
 from app.web.dependencies import DRAIN_SECONDS, Backend
 
+_log = logging.getLogger(__name__)
 _GRACE_SECONDS: Final = int(DRAIN_SECONDS) + 5
 _MOST_HEADER_BYTES: Final = 64 << 10
 _CONNECTIONS: Final = 4096
@@ -26,6 +29,7 @@ def serve(
     or when the address cannot be listened on.
     """
     check_exposure(settings)
+    check_database(settings)
     logs.configure(settings.log_level, settings.log_format)
     config = uvicorn.Config(
         application,
@@ -63,8 +67,27 @@ def check_exposure(settings: Settings) -> None:
         )
 
 
+def check_database(settings: Settings) -> None:
+    """Migrate, so that what is wrong with the database is one sentence and not a failed start.
+
+    Raises InvalidInput, StorageFailed, or Conflict if a newer version has migrated it.
+    """
+    database = Database(settings.resolved_database_url)
+    try:
+        database.migrate()
+    finally:
+        database.close()
+
+
 class _Server(uvicorn.Server):
-    """Starts to drain at the signal, not when the last connection has gone."""
+    """Says where it listens; drains from the signal on, not when the last connection has gone."""
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        for each in sockets or []:
+            host, port = each.getsockname()[:2]
+            shown = f"[{host}]" if ":" in host else host
+            _log.info("Charloom serves on http://%s:%d, documentation at /docs", shown, port)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         backend: Backend | None = getattr(self._application.state, "backend", None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -23,7 +24,7 @@ from app.charlm.vocabulary import BOUNDARY
 from app.engine.engine import Engine
 from app.engine.scheduler import Limits
 from app.engine.sequence import FinishReason, Piece, Request, StopRule
-from app.engine.stream import Abandoned
+from app.engine.stream import Abandoned, AsyncStream, BlockingStream, Bridge
 from app.errors import InvalidInput, Overloaded, TooLarge
 
 SYMBOLS = 7
@@ -442,3 +443,27 @@ def test_a_network_unloaded_while_its_last_row_ends_goes_at_the_next_tick() -> N
     cancel()
     engine.tick()
     assert engine.state_bytes == 0
+
+
+def test_an_error_that_comes_with_the_last_pieces_is_still_told() -> None:
+    stream = BlockingStream(1)
+    stream.push(Piece(0, ids=[2], logprobs=[-1.0]))
+    stream.fail(Overloaded("too late"))
+    pieces = stream.pieces()
+    assert [piece.ids for piece in next(pieces)] == [[2]]
+    with pytest.raises(Overloaded):
+        next(pieces)
+
+
+def test_an_error_that_comes_with_the_last_pieces_is_still_told_on_a_loop() -> None:
+    async def read() -> None:
+        stream = AsyncStream(1, bridge := Bridge(asyncio.get_running_loop()))
+        stream.push(Piece(0, ids=[2], logprobs=[-1.0]))
+        stream.fail(Overloaded("too late"))
+        bridge.flush()
+        async with contextlib.aclosing(stream.pieces(0.01)) as pieces:
+            assert [piece.ids for piece in await anext(pieces)] == [[2]]
+            with pytest.raises(Overloaded):
+                await asyncio.wait_for(anext(pieces), 5)
+
+    asyncio.run(read())
