@@ -12,17 +12,17 @@ import re
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
-import click
 import pytest
 import typer.main
-from fastapi.routing import APIRoute
 from fastapi.testclient import TestClient
 
 from app.cli import app as command_line
 from app.main import create_app
 from app.settings import Settings
+from tests.routes import routes as every_route
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -85,13 +85,7 @@ def shape(path: str) -> str:
 
 
 def routes(settings: Settings) -> set[tuple[str, str]]:
-    found = set()
-    for route in create_app(settings).routes:
-        path = getattr(route, "path", "")
-        methods = getattr(route, "methods", None) or set()
-        if isinstance(route, APIRoute) or path in ("/docs", "/openapi.json"):
-            found |= {(method, shape(path)) for method in methods - {"HEAD", "OPTIONS"}}
-    return found
+    return {(method, shape(path)) for method, path in every_route(create_app(settings))}
 
 
 def routes_named(page: Path) -> set[tuple[str, str]]:
@@ -130,13 +124,13 @@ def test_the_makefile_helps_with_every_target() -> None:
     assert set(re.findall(r"^([a-z]+):.*## \w", text, re.M)) == set(phony.split())
 
 
-def subcommands() -> dict[str, click.Command]:
-    group = typer.main.get_command(command_line)
-    assert isinstance(group, click.Group)
-    return group.commands
+def subcommands() -> dict[str, Any]:
+    commands: dict[str, Any] = vars(typer.main.get_command(command_line))["commands"]
+    assert commands
+    return commands
 
 
-def options(command: click.Command) -> set[str]:
+def options(command: Any) -> set[str]:
     names = {name for parameter in command.params for name in parameter.opts}
     names |= {name for parameter in command.params for name in parameter.secondary_opts}
     return names | {"--help"}
