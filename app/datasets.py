@@ -9,6 +9,7 @@ become plain ones. Knows nothing of networks or HTTP.
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import tempfile
 from collections.abc import Iterator
@@ -224,7 +225,8 @@ def _encoded(
     else:
         # The file has no name any more once it is mapped: it is gone with the program.
         with tempfile.NamedTemporaryFile(dir=scratch) as file:
-            ids = np.memmap(file.name, dtype=kind, mode="w+", shape=(characters,))
+            _reserve(file.fileno(), characters * np.dtype(kind).itemsize)
+            ids = np.memmap(file.name, dtype=kind, mode="r+", shape=(characters,))
     place = 0
     for text in blocks(path):
         points = code_points(text)
@@ -234,6 +236,19 @@ def _encoded(
         ids[place : place + len(points)] = encoded
         place += len(points)
     return ids
+
+
+def _reserve(descriptor: int, size_bytes: int) -> None:
+    """Claim the room before it is mapped: a full disk is an error here, a dead program there."""
+    try:
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(descriptor, 0, size_bytes)
+        else:
+            os.ftruncate(descriptor, size_bytes)
+    except OSError as error:
+        raise StorageFailed(
+            f"The text cannot be prepared: {error.strerror}; {size_bytes / 1e6:,.0f} MB are needed."
+        ) from error
 
 
 def _profile(survey: _Survey, lengths: NDArray[np.int64], form: CorpusFormat) -> Profile:

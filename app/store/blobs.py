@@ -12,6 +12,7 @@ import hashlib
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
 from typing import BinaryIO, Final, NamedTuple, Protocol
 
 from app.errors import CharloomError, Conflict, InvalidInput, NotFound, StorageFailed
@@ -36,6 +37,7 @@ class _Backend(Protocol):
 
     def write(self, key: str, pieces: Iterable[bytes | memoryview]) -> None: ...
     def open(self, key: str) -> AbstractContextManager[BinaryIO]: ...
+    def local_path(self, key: str) -> Path | None: ...
     def sizes(self, folder: str) -> dict[str, int]: ...
     def delete(self, key: str) -> None: ...
     def sweep(self) -> int: ...
@@ -67,15 +69,14 @@ class BlobStore:
                 size += len(piece)
                 yield piece
 
-        with _explained(key):
+        with explained(key):
             try:
                 self._backend.write(_checked(key), measured())
             except FileNotFoundError as error:
                 raise StorageFailed(f"{key} cannot be stored: the store is not there.") from error
-            with self._backend.open(key) as stream:
-                read_back = hashlib.sha256()
-                while piece := stream.read(_PIECE):
-                    read_back.update(piece)
+            read_back = hashlib.sha256()
+            for piece in self.pieces(key):
+                read_back.update(piece)
         if read_back.digest() != digest.digest():
             self.delete(key)
             raise StorageFailed(
@@ -86,8 +87,22 @@ class BlobStore:
     @contextmanager
     def open(self, key: str) -> Iterator[BinaryIO]:
         """A seekable stream of the file; raises NotFound."""
-        with _explained(key), self._backend.open(_checked(key)) as stream:
+        with explained(key), self._backend.open(_checked(key)) as stream:
             yield stream
+
+    def pieces(self, key: str) -> Iterator[bytes]:
+        """The file's bytes, a piece at a time; raises NotFound."""
+        with self.open(key) as stream:
+            while piece := stream.read(_PIECE):
+                yield piece
+
+    def local_path(self, key: str) -> Path | None:
+        """Where the file lies on this machine's disks; None in an object store.
+
+        For reading only. Raises NotFound.
+        """
+        with explained(key):
+            return self._backend.local_path(_checked(key))
 
     def sizes(self, folder: str = "") -> dict[str, int]:
         """The key and the bytes of every file, or of those in one folder; in order of the keys.
@@ -95,17 +110,17 @@ class BlobStore:
         Someone may have copied in a file whose name cannot be a key; it is
         listed so that it can be reported, and cannot be opened.
         """
-        with _explained("The store"):
+        with explained("The store"):
             return dict(sorted(self._backend.sizes(folder and _checked(folder)).items()))
 
     def delete(self, key: str) -> None:
         """Remove a file; it is no error if it is gone."""
-        with _explained(key):
+        with explained(key):
             self._backend.delete(_checked(key))
 
     def sweep(self) -> int:
         """Remove what writers that died left behind an hour ago or longer; how many."""
-        with _explained("The store"):
+        with explained("The store"):
             return self._backend.sweep()
 
 
@@ -126,7 +141,7 @@ _REASONS: Final = {
 
 
 @contextmanager
-def _explained(what: str) -> Iterator[None]:
+def explained(what: str) -> Iterator[None]:
     """Say in our own words what the system said; no paths, no addresses."""
     try:
         yield

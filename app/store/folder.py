@@ -59,6 +59,10 @@ class Folder:
                 raise FileNotFoundError(errno.ENOENT, "not a regular file")
             yield file
 
+    def local_path(self, key: str) -> Path:
+        with self.open(key):  # a regular file within the store, or an error
+            return self._inside(key)
+
     def sizes(self, folder: str) -> dict[str, int]:
         found = {}
         for path in self._walk(folder):

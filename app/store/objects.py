@@ -54,6 +54,9 @@ class Objects:
             content = self._system.cat_file(self._path(key))
         yield BytesIO(content)
 
+    def local_path(self, key: str) -> None:
+        return None
+
     def sizes(self, folder: str) -> dict[str, int]:
         with _as_os_errors():
             found = self._system.find(f"{self._prefix}/{folder}".rstrip("/"), detail=True)
