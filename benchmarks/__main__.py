@@ -1,0 +1,164 @@
+"""``python -m benchmarks``: measure everything, write ``RESULTS.md`` and the charts.
+
+The servers run on one core, the client (this process) on another. Servers take
+turns, several rounds; figures are medians over rounds. ``--quick`` looks whether
+everything works.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from rich.console import Console
+
+from app.cli.bench import processor
+from benchmarks import loads, report
+from benchmarks.fleet import SERVERS, cores, network_file, server
+from benchmarks.loads import Seen
+
+HERE: Final = Path(__file__).parent
+SHAPES: Final = ("lstm:1x128", "lstm:2x128", "lstm:2x512", "gru:2x512", "rnn:2x512")
+SMALL: Final = 128
+NETWORKS: Final = ((2, SMALL), (2, 512))
+OVERLOADED_SECONDS: Final = 1.0
+CLIENTS: Final = (1, 4, 16, 64, 256)
+ARRIVALS: Final = (5, 20, 50, 100, 200, 400)
+_say: Final = Console(stderr=True, highlight=False).print
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How long and how often."""
+
+    rounds: int
+    seconds: float
+    bench_seconds: float
+    requests: int
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--only", choices=("engine", "http"), help="leave the rest as it was")
+    parser.add_argument("--report", action="store_true", help="write again what was measured")
+    given = parser.parse_args()
+    plan = Plan(1, 0.5, 0.02, 30) if given.quick else Plan(3, 2.5, 0.3, 400)
+    kept = HERE / "results.json"
+    found: dict[str, Any] = json.loads(kept.read_text()) if kept.exists() else {}
+    if not given.report:
+        found["machine"] = machine()
+        if given.only != "http":
+            found["engine"] = {shape: _engine(shape, plan) for shape in SHAPES}
+        if given.only != "engine":
+            with tempfile.TemporaryDirectory() as folder:
+                found["http"] = asyncio.run(_http(Path(folder), plan))
+    if given.quick:
+        _say("everything ran; nothing was written")
+        return
+    kept.write_text(json.dumps(found, indent=1) + "\n")
+    report.write(found, HERE)
+
+
+def machine() -> dict[str, Any]:
+    """Where and when."""
+    return {
+        "processor": processor(),
+        "cores": len(os.sched_getaffinity(0)),
+        "system": f"{platform.system()} {platform.release()}, Python {platform.python_version()}",
+        "date": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
+        "load": [round(each, 2) for each in os.getloadavg()],
+    }
+
+
+def _engine(shape: str, plan: Plan) -> list[dict[str, Any]]:
+    _say(f"engine, {shape}")
+    command = [sys.executable, "-c", "from app.cli import main; main()", "bench", "--json"]
+    command += ["--shape", shape, "--threads", "1,2", "--seconds", str(plan.bench_seconds)]
+    results: list[dict[str, Any]] = json.loads(subprocess.check_output(command))["results"]
+    return results
+
+
+async def _http(folder: Path, plan: Plan) -> dict[str, Any]:
+    os.sched_setaffinity(0, cores()[1])
+    found: dict[str, Any] = {"closed": {}, "poisson": {}}
+    for layers, size in NETWORKS:
+        weights = network_file(folder, layers, size)
+        key = f"{layers}x{size}"
+        found["closed"][key] = await _rounds(weights, plan, CLIENTS, loads.closed_loop)
+        if size == SMALL:
+            found["poisson"][key] = await _rounds(weights, plan, ARRIVALS, loads.poisson)
+        async with server("charloom", weights) as running:
+            _say(f"first character under load, {key}")
+            found[f"first_under_load_{key}"] = await loads.first_character_under_load(
+                running.port, requests=plan.requests // 2
+            )
+    small = folder / "lstm2x128" / "1.safetensors"
+    found["typing"] = {}
+    for name in ("empty", "charloom") * 2:
+        async with server(name, small) as running:
+            _say(f"one character typed, {name}")
+            taken = await loads.typing(running.port, plan.requests)
+            found["typing"].setdefault(name, []).append(statistics.median(taken))
+    found["one_stream"] = await _one_stream(small, plan)
+    return found
+
+
+async def _rounds(
+    weights: Path, plan: Plan, levels: tuple[int, ...], load: Callable[..., Any]
+) -> dict[str, dict[int, dict[str, float]]]:
+    """Server -> level -> medians of what was seen, the servers in turns."""
+    seen: dict[str, dict[int, list[Seen]]] = {name: {} for name in SERVERS}
+    for turn in range(plan.rounds):
+        for name in SERVERS:
+            _say(f"{load.__name__}, {weights.parent.name}, round {turn + 1}, {name}")
+            async with server(name, weights) as running:
+                for level in levels:
+                    got = await load(running.port, level, seconds=plan.seconds)
+                    seen[name].setdefault(level, []).append(got)
+                    if load is loads.poisson and not got.first_p50 < OVERLOADED_SECONDS:
+                        break  # more will not go better
+    return {
+        name: {level: _medians(rounds) for level, rounds in by_level.items()}
+        for name, by_level in seen.items()
+    }
+
+
+def _medians(rounds: list[Seen]) -> dict[str, float]:
+    return {
+        name: statistics.median(asdict(each)[name] for each in rounds) for name in asdict(rounds[0])
+    }
+
+
+async def _one_stream(weights: Path, plan: Plan) -> dict[str, float]:
+    """What of the engine's own rate reaches one client."""
+    command = [sys.executable, "-c", "from app.cli import main; main()", "bench", "--json"]
+    command += ["--shape", "lstm:2x128", "--rows", "1", "--seconds", str(plan.bench_seconds)]
+    pairs = []
+    for _ in range(plan.rounds):
+        own = json.loads(subprocess.check_output(command))["results"][0]["engine"]
+        async with server("charloom", weights) as running:
+            seen = await loads.closed_loop(
+                running.port, 1, seconds=plan.seconds, max_tokens=100_000
+            )
+        pairs.append((own, seen.characters_per_second))
+    return {
+        "engine": statistics.median(own for own, _ in pairs),
+        "client": statistics.median(got for _, got in pairs),
+    }
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,214 @@
+"""Results as ``RESULTS.md``, and charts of them as small SVG files.
+
+Takes what ``python -m benchmarks`` kept in ``results.json``. Levels come back from
+JSON as text.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import matplotlib
+
+matplotlib.use("svg")
+from matplotlib import pyplot as plt
+
+from benchmarks.fleet import SERVERS, TITLES
+from benchmarks.loads import quantile
+
+_COLOURS: Final = {
+    "charloom": "#b4472e",
+    "plain": "#8a8a8a",
+    "onnx_runtime": "#4c72b0",
+    "lit": "#55a868",
+}
+
+
+def write(found: dict[str, Any], folder: Path) -> None:
+    """Write the page and the charts that it shows."""
+    found = _with_text_keys(found)
+    parts = [_introduction(found["machine"])]
+    if "engine" in found:
+        parts += [_engine_part(found["engine"])]
+    if "http" in found:
+        parts += [_http_part(found["http"]), _single_part(found["http"])]
+        _charts(found["http"], folder)
+    (folder / "RESULTS.md").write_text("\n\n".join(parts) + "\n")
+
+
+def _with_text_keys(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(key): _with_text_keys(each) for key, each in value.items()}
+    return value
+
+
+def _introduction(machine: dict[str, Any]) -> str:
+    return f"""# Measured
+
+{machine["processor"]}, {machine["cores"]} cores, {machine["system"]}, {machine["date"]}; \
+load average at the start {machine["load"][0]}. Everything here is made by
+
+```
+pip install -r benchmarks/requirements.txt
+python -m benchmarks
+```
+
+or `make benchmarks`. Networks are untrained (speed does not depend on training), with 98
+symbols over HTTP and 100 in process, served in int8 by Charloom and in float32 by the
+others, which do not offer int8. Figures are medians of three rounds in which the sides
+take turns."""
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = ["| " + " | ".join(head) + " |", "|" + " --- |" * len(head)]
+    lines += ["| " + " | ".join(row) + " |" for row in rows]
+    return "\n".join(lines)
+
+
+def _engine_part(engine: dict[str, list[dict[str, Any]]]) -> str:
+    parts = [
+        "## The engine, in process\n\n`charloom bench --shape lstm:2x512 --threads 1,2`. "
+        "Characters a second of the engine, with sampling and logprobs. The plain loop is what everybody "
+        "writes first: `nn.Embedding`, `nn.LSTM`, `nn.Linear`, softmax, multinomial for writing; "
+        "padded batches and log-softmax for scoring records of 20 to 200 characters. The floor is "
+        "the tighter of two measured bounds: reading all weights once a step, or the int8 "
+        "multiplications at the processor's own rate."
+    ]
+    for shape, results in engine.items():
+        rows = [
+            (
+                each["task"],
+                str(each["rows"]),
+                str(each["threads"]),
+                f"{each['engine']:,.0f}",
+                f"{each['plain']:,.0f}",
+                f"**{each['times_plain']:.1f} ×**",
+                f"{each['share_of_floor']:.0%}",
+            )
+            for each in results
+        ]
+        head = ("", "rows", "threads", "engine", "plain loop", "times", "of the floor")
+        parts.append(f"### {shape}\n\n" + _table(head, rows))
+    return "\n\n".join(parts)
+
+
+def _http_part(http: dict[str, Any]) -> str:
+    parts = [
+        "## Over HTTP\n\nEvery server on one core with one thread, a raw asyncio client on the "
+        "other; every request streams, prompts of 50 characters and seeds differ."
+    ]
+    for key, by_server in http["closed"].items():
+        parts.append(
+            f"### Closed loop, LSTM {key.replace('x', ' × ')}\n\nClients that ask for 200 "
+            "characters, read them and ask again. Times in milliseconds.\n\n"
+            f"![characters a second by clients](closed-{key}.svg)\n\n"
+            + _levels("clients", by_server)
+        )
+    for key, by_server in http["poisson"].items():
+        parts.append(
+            f"### Poisson arrivals, LSTM {key.replace('x', ' × ')}\n\nRequests for 64 characters "
+            "arrive by chance, at a mean rate, whatever the server does; a request that had "
+            "nothing two seconds after the last arrival counts with the time it had waited.\n\n"
+            f"![time to first character](poisson-{key}.svg)\n\n"
+            + _levels("requests a second", by_server)
+        )
+    return "\n\n".join(parts)
+
+
+def _levels(what: str, by_server: dict[str, Any]) -> str:
+    head = ("server", what, "characters/s", "a stream", "first p50", "first p99", "gap p50",
+            "gap p99", "failed")  # fmt: skip
+    rows = []
+    for name in SERVERS:
+        for level, seen in by_server[name].items():
+            times = ("first_p50", "first_p99", "gap_p50", "gap_p99")
+            rows.append(
+                (
+                    TITLES[name],
+                    level,
+                    _number(seen["characters_per_second"]),
+                    _number(seen["per_stream"]),
+                    *(_milliseconds(seen[each]) for each in times),
+                    f"{seen['failed']:.0f}",
+                )
+            )
+    return _table(head, rows)
+
+
+def _number(value: float) -> str:
+    return "–" if math.isnan(value) else f"{value:,.0f}"
+
+
+def _milliseconds(seconds: float) -> str:
+    return "–" if math.isnan(seconds) else f"{1000 * seconds:,.1f}"
+
+
+def _single_part(http: dict[str, Any]) -> str:
+    typed = {name: min(taken) for name, taken in http["typing"].items()}
+    stream = http["one_stream"]
+    rows = [
+        (
+            "one character typed, whole request, median",
+            f"{1000 * typed['charloom']:.2f} ms; an empty FastAPI endpoint "
+            f"{1000 * typed['empty']:.2f} ms ({typed['charloom'] / typed['empty']:.2f} ×)",
+        ),
+        (
+            "one client streaming 100,000 characters, LSTM 2 × 128",
+            f"{stream['client']:,.0f} characters/s, {stream['client'] / stream['engine']:.0%} of "
+            f"the engine's own {stream['engine']:,.0f}",
+        ),
+    ]
+    for key in ("2x128", "2x512"):
+        taken = http[f"first_under_load_{key}"]
+        rows.append(
+            (
+                f"first character, prompt of 1,000, beside 64 streams, LSTM {key}",
+                f"p50 {1000 * quantile(taken, 0.5):.0f} ms, p99 {1000 * quantile(taken, 0.99):.0f} "
+                f"ms ({len(taken)} requests)",
+            )
+        )
+    return "## Single figures over HTTP\n\n" + _table(("what", "measured"), rows)
+
+
+def _charts(http: dict[str, Any], folder: Path) -> None:
+    plt.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "charloom", "font.size": 10})
+    for key, by_server in http["closed"].items():
+        _chart(by_server, "characters_per_second", 1, folder / f"closed-{key}.svg",
+               f"LSTM {key.replace('x', ' × ')}, one core: characters a second",
+               "clients")  # fmt: skip
+    for key, by_server in http["poisson"].items():
+        _chart(by_server, "first_p50", 1000, folder / f"poisson-{key}.svg",
+               f"LSTM {key.replace('x', ' × ')}, one core: median ms to the first character",
+               "requests a second")  # fmt: skip
+
+
+def _chart(
+    by_server: dict[str, Any], what: str, times: float, path: Path, title: str, across: str
+) -> None:
+    figure, axes = plt.subplots(figsize=(6.4, 3.6))
+    for name in SERVERS:
+        levels = by_server[name]
+        axes.plot(
+            [int(level) for level in levels],
+            [times * seen[what] for seen in levels.values()],
+            marker="o",
+            label=TITLES[name],
+            color=_COLOURS[name],
+            linewidth=2.5 if name == "charloom" else 1.5,
+        )
+    axes.set_xscale("log", base=2)
+    axes.set_yscale("log")
+    axes.set_xticks([int(level) for level in by_server["charloom"]])
+    axes.get_xaxis().set_major_formatter(matplotlib.ticker.ScalarFormatter())
+    axes.get_yaxis().set_major_formatter(matplotlib.ticker.FuncFormatter(lambda y, _: f"{y:,g}"))
+    axes.set_xlabel(across)
+    axes.set_title(title, loc="left", fontsize=11)
+    axes.grid(alpha=0.3)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False, fontsize=9)
+    figure.tight_layout()
+    figure.savefig(path, metadata={"Date": None})
+    plt.close(figure)
