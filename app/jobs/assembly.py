@@ -13,7 +13,7 @@ from app.database.session import Database
 from app.jobs.dispatcher import Dispatcher
 from app.jobs.executors import LocalExecutor
 from app.jobs.facade import Jobs
-from app.jobs.machine import training_threads
+from app.jobs.machine import machine_speed, training_threads
 from app.jobs.retention import Retention
 from app.jobs.sources import DatasetSource
 from app.jobs.times import Times
@@ -51,6 +51,7 @@ def build(
         checkpoints,
         memory_limit_bytes=None if limit is None else limit << 20,
         times=times,
+        speed=lambda: machine_speed(training_threads(settings.threads, settings.training_slots)),
         on_change=dispatcher.wake,
     )
     return JobSystem(jobs, dispatcher)

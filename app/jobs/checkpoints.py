@@ -14,7 +14,7 @@ from typing import Any, Final
 import safetensors.torch
 
 from app.charlm.checkpoint import Checkpoint
-from app.errors import CharloomError, InvalidInput
+from app.errors import InvalidInput
 from app.jobs.values import CheckpointInfo, CheckpointKind
 from app.store.blobs import Blob, BlobStore
 
@@ -44,8 +44,3 @@ def load_checkpoint(blobs: BlobStore, info: CheckpointInfo) -> Checkpoint:
     header: dict[str, Any] = json.loads(raw[_PREFIX : _PREFIX + length])
     facts = json.loads(header["__metadata__"][_FACTS])
     return Checkpoint.restore(safetensors.torch.load(raw), facts)
-
-
-def why_unusable(error: CharloomError) -> str:
-    """The reason in the words of an event."""
-    return error.message

@@ -26,6 +26,7 @@ from app.jobs.upkeep import Upkeep
 
 _ROUND_SECONDS: Final = 1.0
 _TIDY_SECONDS: Final = 600.0
+_STOPPING: Final = (JobState.CANCELLING, JobState.PAUSING)
 _log = logging.getLogger(__name__)
 
 
@@ -50,7 +51,9 @@ class Dispatcher:
         self._retention = retention
         self._round_seconds = round_seconds
         self._owner = f"{host_name()}/{os.getpid()}"
-        self._asked_at: dict[Claim, float] = {}  # when a runner was first seen asked to stop
+        # When an attempt was first seen so, by our own clock: the database may have been away.
+        self._asked_at: dict[Claim, float] = {}  # asked to stop
+        self._late_at: dict[Claim, float] = {}  # with its lease over
         self._tidied_at = -float("inf")
         self._woken = threading.Event()
         self._closed = threading.Event()
@@ -89,21 +92,18 @@ class Dispatcher:
         for attempt in active:
             if self._looked_after(attempt):
                 busy += 1
-        self._asked_at = {
-            claim: at
-            for claim, at in self._asked_at.items()
-            if claim in {attempt.claim for attempt in active}
-        }
+        asked = {each.claim for each in active if each.state in _STOPPING}
+        self._asked_at = {claim: at for claim, at in self._asked_at.items() if claim in asked}
+        late = {each.claim for each in active if each.late > 0}
+        self._late_at = {claim: at for claim, at in self._late_at.items() if claim in late}
         while busy < self._slots and not self._closed.is_set() and self._queue.is_due():
             if not self._start_next():
                 break
             busy += 1
-        now = time.monotonic()
-        if now - self._tidied_at > _TIDY_SECONDS:
-            self._tidied_at = now
-            self._executor.tidy()
-            if self._retention is not None:
-                self._retention.apply()
+        self._executor.tidy()
+        if self._retention is not None and time.monotonic() - self._tidied_at > _TIDY_SECONDS:
+            self._tidied_at = time.monotonic()
+            self._retention.apply()
 
     def _start_next(self) -> bool:
         claim = self._queue.claim(self._owner, self._executor.name)
@@ -124,7 +124,7 @@ class Dispatcher:
             return False
         if reference is None:
             # Claimed, but no process is known: its dispatcher is about to start it, or died.
-            if attempt.late > 0:
+            if self._silent(attempt, 2 * self._times.heartbeat):
                 self._upkeep.lose(attempt.claim, "The training process was never started.")
                 return False
             return attempt.owner.split("/")[0] == host_name()
@@ -133,13 +133,24 @@ class Dispatcher:
             self._take_back(attempt, reference)
             return False
         if status is Status.UNKNOWN:
-            if attempt.late > 0:
+            if self._silent(attempt, 2 * self._times.heartbeat):
                 self._upkeep.lose(
                     attempt.claim, "The machine that trained has not been heard of for too long."
                 )
             return False
         self._stop_if_due(attempt, reference)
         return True
+
+    def _silent(self, attempt: ActiveAttempt, seconds: float) -> bool:
+        """Whether the lease is over, and we have watched it be so for some time.
+
+        After the database was away every lease is over; runners that are well
+        renew theirs as soon as they can.
+        """
+        if attempt.late <= 0:
+            return False
+        now = time.monotonic()
+        return now - self._late_at.setdefault(attempt.claim, now) >= seconds
 
     def _take_back(self, attempt: ActiveAttempt, reference: str) -> None:
         code = self._executor.exit_code(reference)
@@ -153,15 +164,15 @@ class Dispatcher:
     def _stop_if_due(self, attempt: ActiveAttempt, reference: str) -> None:
         """The flag in the database first, then SIGTERM, then SIGKILL."""
         times, claim = self._times, attempt.claim
-        if attempt.idle is not None and attempt.idle > times.stall * 1000:
+        if attempt.late <= 0 and attempt.idle is not None and attempt.idle > times.stall * 1000:
             minutes = times.stall / 60
             message = f"The training made no progress for {minutes:g} minutes and was stopped."
             self._upkeep.fail(claim, "stalled", message)
             self._executor.stop(reference, force=True)
-        elif attempt.late > times.lease * 1000:
+        elif self._silent(attempt, times.lease):
             # Alive, but not even its heart beats: stopped, or hanging in the system.
             self._executor.stop(reference, force=True)
-        elif attempt.state in (JobState.CANCELLING, JobState.PAUSING):
+        elif attempt.state in _STOPPING:
             asked = self._asked_at.setdefault(claim, time.monotonic())
             waited = time.monotonic() - asked
             if waited > times.grace:

@@ -29,7 +29,9 @@ from app.jobs.queue import Claim
 
 _LAST_WORDS: Final = 8_000  # bytes kept of what a runner that crashed has written
 _SAME_START: Final = 2.0  # seconds; the clock may be set between two looks
-_OLD: Final = 86_400.0
+_OLD: Final = 86_400.0  # seconds after which what a runner wrote is thrown away
+_SWEEP_SECONDS: Final = 600.0
+_REMEMBERED: Final = 1000
 
 
 class Status(StrEnum):
@@ -80,6 +82,7 @@ class LocalExecutor:
         self._children: dict[str, subprocess.Popen[bytes]] = {}
         self._exit_codes: dict[str, int] = {}
         self._gpus = _gpus()
+        self._swept_at = -float("inf")
         self._lock = threading.Lock()
 
     def start(self, claim: Claim) -> str:
@@ -148,12 +151,14 @@ class LocalExecutor:
                 if child.poll() is not None:
                     self._exit_codes[reference] = child.returncode
                     del self._children[reference]
-            while len(self._exit_codes) > 1000:
+            while len(self._exit_codes) > _REMEMBERED:
                 del self._exit_codes[next(iter(self._exit_codes))]
-        for log in self._folder.glob("*.log"):
-            with suppress(OSError):
-                if time.time() - log.stat().st_mtime > _OLD:
-                    log.unlink()
+        if time.monotonic() - self._swept_at > _SWEEP_SECONDS:
+            self._swept_at = time.monotonic()
+            for log in self._folder.glob("*.log"):
+                with suppress(OSError):
+                    if time.time() - log.stat().st_mtime > _OLD:
+                        log.unlink()
 
     def _log(self, claim: Claim) -> Path:
         return self._folder / f"{claim.job_id}-{claim.number}.log"

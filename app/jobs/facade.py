@@ -11,6 +11,7 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
+import torch
 from pydantic import BaseModel
 
 from app.charlm.network import NetworkConfig
@@ -66,7 +67,7 @@ class Jobs:
         *,
         memory_limit_bytes: int | None = None,
         times: Times | None = None,
-        speed: Callable[[], float] = machine_speed,
+        speed: Callable[[], float] | None = None,
         on_change: Callable[[], None] | None = None,
     ) -> None:
         self._queue = Queue(database, times)
@@ -75,7 +76,7 @@ class Jobs:
         self._datasets = datasets
         self._checkpoints = checkpoints
         self._memory_limit = memory_limit_bytes
-        self._speed = speed
+        self._speed = speed or (lambda: machine_speed(torch.get_num_threads()))
         self._on_change = on_change or (lambda: None)
 
     def submit(self, spec: JobSpec, *, idempotency_key: str | None = None) -> Job:

@@ -1,7 +1,7 @@
 """What the holder of a lease may do: everything a runner writes about its job.
 
 Takes a database and a ``Claim``; every method is one transaction that first
-renews the lease by its token (``_hold``). If the token is stale the method
+renews the lease by its token (``holding``). If the token is stale the method
 raises LeaseLost and nothing is written: whatever a runner does that was taken
 for dead, it cannot touch the job any more. The renewal also locks the job's
 row, so a takeover waits for the write and comes after it as a whole. Knows
@@ -12,33 +12,27 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
-from sqlalchemy import case, delete, func, insert, select, update
-from sqlalchemy.orm import Session
+from sqlalchemy import case, delete, func, select, update
 
 from app.database.job_rows import add_event
 from app.database.job_tables import (
-    LEASED,
-    AttemptRow,
-    CheckpointRow,
     JobRow,
     MetricPointRow,
     RunRow,
 )
 from app.database.session import Database
-from app.database.tables import new_ulid, now_milliseconds
-from app.errors import LeaseLost
+from app.database.tables import now_milliseconds
+from app.jobs.checkpoint_rows import CheckpointRows
 from app.jobs.endings import Ending, end_attempt, end_attempt_as
+from app.jobs.holding import hold, touch_attempt
 from app.jobs.points import insert_points
 from app.jobs.queue import Claim
-from app.jobs.reading import read_checkpoints
 from app.jobs.states import JobState, Wish
 from app.jobs.times import Times
-from app.jobs.values import CheckpointInfo, CheckpointKind, JobProgress, Level, Point
+from app.jobs.values import JobProgress, Level, Point
 from app.registry import ModelVersion, Registry, Staged
-
-_KEPT: Final = 2  # periodic checkpoints of a run under way
 
 
 @dataclass(frozen=True)
@@ -52,19 +46,7 @@ class Assignment:
     base_version: str | None
     spec: dict[str, Any]
     parameters: dict[str, Any]
-
-
-@dataclass(frozen=True)
-class NewCheckpoint:
-    """A checkpoint's file, stored and verified, that has no row yet."""
-
-    step: int
-    epoch: int
-    kind: CheckpointKind
-    uri: str
-    sha256: str
-    size_bytes: int
-    metrics: dict[str, Any]
+    wish: Wish
 
 
 class Leases:
@@ -73,11 +55,12 @@ class Leases:
     def __init__(self, database: Database, times: Times | None = None) -> None:
         self._database = database
         self._times = times or Times()
+        self.checkpoints = CheckpointRows(database, self._times)
 
     def begin(self, claim: Claim, *, host: str, reference: str) -> Assignment:
         """Say that the training process is there, and learn what to do."""
         with self._database.session() as session:
-            self._hold(session, claim)
+            hold(session, claim, self._times)
             session.execute(
                 update(JobRow)
                 .where(JobRow.id == claim.job_id)
@@ -88,7 +71,7 @@ class Leases:
                     ),
                 )
             )
-            self._attempt(session, claim, host=host, executor_ref=reference)
+            touch_attempt(session, claim, host=host, executor_ref=reference)
             query = select(JobRow, RunRow).join(RunRow, RunRow.job_id == JobRow.id)
             job, run = session.execute(query.where(JobRow.id == claim.job_id)).one()
             add_event(session, job.id, claim.number, "started", "The training process is there.")
@@ -100,13 +83,14 @@ class Leases:
                 base_version=job.base_version,
                 spec=job.spec,
                 parameters=run.parameters,
+                wish=Wish(job.desired_state),
             )
 
     def renew(self, claim: Claim) -> Wish:
         """Say that the runner is alive; what the user wants of it."""
         with self._database.session() as session:
-            wish = self._hold(session, claim)
-            self._attempt(session, claim, last_heartbeat_at=now_milliseconds())
+            wish = hold(session, claim, self._times)
+            touch_attempt(session, claim, last_heartbeat_at=now_milliseconds())
             return wish
 
     def tell(
@@ -120,16 +104,16 @@ class Leases:
     ) -> Wish:
         """Add an event."""
         with self._database.session() as session:
-            wish = self._hold(session, claim)
+            wish = hold(session, claim, self._times)
             add_event(
                 session, claim.job_id, claim.number, type, message, level=level, payload=payload
             )
             return wish
 
-    def take_up(self, claim: Claim, run_id: str, step: int, versions: dict[str, str]) -> None:
+    def take_up(self, claim: Claim, run_id: str, step: int, versions: dict[str, str]) -> Wish:
         """Begin training after ``step``: what was measured beyond it is forgotten."""
         with self._database.session() as session:
-            self._hold(session, claim)
+            wish = hold(session, claim, self._times)
             gone = session.execute(
                 delete(MetricPointRow)
                 .where(MetricPointRow.run_id == run_id, MetricPointRow.step > step)
@@ -137,7 +121,7 @@ class Leases:
             ).all()
             changed: dict[str, Any] = {"versions": versions, "last_step": step}
             session.execute(update(RunRow).where(RunRow.id == run_id).values(**changed))
-            self._attempt(session, claim, last_progress_at=now_milliseconds())
+            touch_attempt(session, claim, last_progress_at=now_milliseconds())
             if step or gone:
                 add_event(
                     session,
@@ -147,13 +131,14 @@ class Leases:
                     f"Training goes on after step {step:,}.",
                     payload={"step": step, "points_dropped": len(gone)},
                 )
+            return wish
 
     def record(
         self, claim: Claim, run_id: str, points: Sequence[Point], progress: JobProgress | None
     ) -> Wish:
         """Write measured points, and how far the training has come."""
         with self._database.session() as session:
-            wish = self._hold(session, claim)
+            wish = hold(session, claim, self._times)
             insert_points(session, run_id, claim.number, points)
             if progress is not None:
                 told = {**progress.__dict__}
@@ -162,60 +147,14 @@ class Leases:
                     .where(RunRow.id == run_id)
                     .values(progress=told, last_step=progress.step)
                 )
-                self._attempt(session, claim, last_progress_at=now_milliseconds())
+                touch_attempt(session, claim, last_progress_at=now_milliseconds())
             return wish
-
-    def add_checkpoint(self, claim: Claim, run_id: str, new: NewCheckpoint) -> list[str]:
-        """Give a stored checkpoint its row; the keys of those it makes superfluous.
-
-        A checkpoint beyond every earlier one is progress: attempts are counted
-        from zero again.
-        """
-        with self._database.session() as session:
-            self._hold(session, claim)
-            furthest = session.scalar(
-                select(func.max(CheckpointRow.step)).where(CheckpointRow.run_id == run_id)
-            )
-            if furthest is None or new.step > furthest:
-                session.execute(
-                    update(JobRow).where(JobRow.id == claim.job_id).values(attempts_used=0)
-                )
-            session.execute(
-                insert(CheckpointRow).values(
-                    id=new_ulid(),
-                    run_id=run_id,
-                    attempt_number=claim.number,
-                    step=new.step,
-                    epoch=new.epoch,
-                    kind=new.kind,
-                    uri=new.uri,
-                    sha256=new.sha256,
-                    bytes=new.size_bytes,
-                    metrics=new.metrics,
-                    created_at=now_milliseconds(),
-                )
-            )
-            return self._forget(session, _superfluous(read_checkpoints(session, run_id)))
-
-    def drop_checkpoint(self, claim: Claim, checkpoint: CheckpointInfo, reason: str) -> None:
-        """Forget a checkpoint that cannot be used, and say so."""
-        with self._database.session() as session:
-            self._hold(session, claim)
-            self._forget(session, [checkpoint])
-            add_event(
-                session,
-                claim.job_id,
-                claim.number,
-                "checkpoint_dropped",
-                f"The checkpoint of step {checkpoint.step:,} cannot be used: {reason}",
-                level="warning",
-            )
 
     def to_publishing(self, claim: Claim) -> bool:
         """Begin to publish; False if the user wants something else by now."""
         with self._database.session() as session:
-            self._hold(session, claim)
-            self._attempt(session, claim, last_progress_at=None)
+            hold(session, claim, self._times)
+            touch_attempt(session, claim, last_progress_at=None)
             moved = session.execute(
                 update(JobRow)
                 .where(
@@ -238,7 +177,7 @@ class Leases:
         already; the staged file is then to be unstaged.
         """
         with self._database.session() as session:
-            self._hold(session, claim, states=frozenset({JobState.PUBLISHING}))
+            hold(session, claim, self._times, frozenset({JobState.PUBLISHING}))
             version = registry.register(session, staged)
             end_attempt(
                 session,
@@ -251,7 +190,7 @@ class Leases:
     def succeed_as(self, claim: Claim, version: ModelVersion) -> None:
         """The job's run has published already, before a crash: only the job's end is missing."""
         with self._database.session() as session:
-            self._hold(session, claim)
+            hold(session, claim, self._times)
             end_attempt(
                 session,
                 claim,
@@ -265,7 +204,7 @@ class Leases:
         False if the user has changed their mind and the job is to go on.
         """
         with self._database.session() as session:
-            self._hold(session, claim)
+            hold(session, claim, self._times)
             state = JobState(
                 session.execute(select(JobRow.state).where(JobRow.id == claim.job_id)).scalar_one()
             )
@@ -280,7 +219,7 @@ class Leases:
         It fails with that code and message when it was tried often enough.
         """
         with self._database.session() as session:
-            self._hold(session, claim)
+            hold(session, claim, self._times)
             retry = int(self._times.retry * 1000)
             ending = Ending(JobState.QUEUED, message, outcome="released", code=code)
             end_attempt(session, claim, ending, retry_ms=retry if counted else None)
@@ -288,47 +227,7 @@ class Leases:
     def fail(self, claim: Claim, code: str, message: str) -> None:
         """The job cannot be done; the message says why and what helps."""
         with self._database.session() as session:
-            self._hold(session, claim)
+            hold(session, claim, self._times)
             end_attempt(
                 session, claim, Ending(JobState.FAILED, message, outcome="failed", code=code)
             )
-
-    def _hold(self, session: Session, claim: Claim, states: frozenset[JobState] = LEASED) -> Wish:
-        """Renew the lease and lock the job's row; raises LeaseLost if it is another's now."""
-        renewal = (
-            update(JobRow)
-            .where(
-                JobRow.id == claim.job_id,
-                JobRow.lease_token == claim.token,
-                JobRow.state.in_(states),
-            )
-            .values(lease_expires_at=now_milliseconds() + int(self._times.lease * 1000))
-            .returning(JobRow.desired_state)
-            .execution_options(synchronize_session=False)
-        )
-        wish = session.scalar(renewal)
-        if wish is None:
-            raise LeaseLost(f"Attempt {claim.number} of job {claim.job_id} is over.")
-        return Wish(wish)
-
-    @staticmethod
-    def _attempt(session: Session, claim: Claim, **values: Any) -> None:
-        session.execute(
-            update(AttemptRow)
-            .where(AttemptRow.job_id == claim.job_id, AttemptRow.number == claim.number)
-            .values(**values)
-        )
-
-    @staticmethod
-    def _forget(session: Session, checkpoints: list[CheckpointInfo]) -> list[str]:
-        ids = [each.id for each in checkpoints]
-        session.execute(delete(CheckpointRow).where(CheckpointRow.id.in_(ids)))
-        return [each.uri for each in checkpoints]
-
-
-def _superfluous(checkpoints: list[CheckpointInfo]) -> list[CheckpointInfo]:
-    """All but the newest of each kind, and of the periodic ones the newest two."""
-    gone: list[CheckpointInfo] = []
-    for kind, kept in (("periodic", _KEPT), ("best", 1), ("final", 1)):
-        gone += [each for each in checkpoints if each.kind == kind][kept:]
-    return gone

@@ -22,15 +22,20 @@ _CGROUP_LIMITS: Final = (
 _measuring = threading.Lock()
 
 
-def machine_speed() -> float:
-    """Operations a second of training, measured once for about a second."""
+def machine_speed(threads: int) -> float:
+    """Operations a second of training on so many threads, measured once for about a second."""
     with _measuring:
-        return _speed()
+        return _speed(threads)
 
 
-@lru_cache(maxsize=1)
-def _speed() -> float:
-    return measure_speed(time.monotonic, pick_device("auto"))
+@lru_cache(maxsize=8)
+def _speed(threads: int) -> float:
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        return measure_speed(time.monotonic, pick_device("auto"))
+    finally:
+        torch.set_num_threads(before)
 
 
 def memory_limit() -> int:

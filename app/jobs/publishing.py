@@ -14,7 +14,7 @@ from app.errors import CharloomError, LeaseLost
 from app.jobs.leases import Leases
 from app.jobs.queue import Claim
 from app.registry import ModelVersion, Registry, Staged
-from app.store.artifact import Artifact, read
+from app.store.artifact import read
 from app.store.blobs import BlobStore
 from app.store.layout import parse_key
 
@@ -43,18 +43,31 @@ def adopt(database: Database, blobs: BlobStore, model: str, run_id: str) -> Stag
     return None
 
 
-def publish(leases: Leases, registry: Registry, claim: Claim, staged: Staged) -> ModelVersion:
-    """Make the staged file a version and end the job; raises LeaseLost and leaves nothing."""
+def publish(
+    leases: Leases,
+    registry: Registry,
+    database: Database,
+    models: BlobStore,
+    claim: Claim,
+    staged: Staged,
+) -> ModelVersion:
+    """Make the staged file a version and end the job.
+
+    Raises LeaseLost. The file then stays if another attempt may have adopted
+    it, or still may; only when the run is known to be another file it is ours
+    to remove.
+    """
+    run_id = staged.card.run_id
+    assert run_id is not None, "a job's model knows its run"
     try:
         version = leases.succeed(claim, registry, staged)
     except LeaseLost:
-        registry.unstage(staged)
+        published = published_by(database, run_id)
+        if published is not None and published.key != staged.key:
+            registry.unstage(staged)
         raise
     if version.key != staged.key:
         registry.unstage(staged)
+    while (left := adopt(database, models, staged.name, run_id)) is not None:
+        registry.unstage(left)  # of an attempt that was taken for dead and wrote meanwhile
     return version
-
-
-def stage(registry: Registry, model: str, artifact: Artifact, run_id: str) -> Staged:
-    """Write the file under the next number of the model; raises StorageFailed."""
-    return registry.stage(model, artifact, run_id)

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from sqlalchemy import delete, func, insert, select, update
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from app.database.job_rows import add_event
@@ -72,14 +73,19 @@ class Queue:
 
         Raises Conflict when the key has made another job.
         """
-        with self.database.session() as session:
-            job_id = new_ulid()
-            if idempotency_key is not None:
-                before = remember(session, idempotency_key, job.spec_hash, job_id)
-                if before is not None:
-                    return before
-            _insert(session, job_id, job)
-            add_event(session, job_id, 0, "queued", "The job waits for a free slot.")
+        job_id = new_ulid()
+        try:
+            with self.database.session() as session:
+                if idempotency_key is not None:
+                    before = remember(session, idempotency_key, job.spec_hash, job_id)
+                    if before is not None:
+                        return before
+                _insert(session, job_id, job)
+                add_event(session, job_id, 0, "queued", "The job waits for a free slot.")
+        except IntegrityError as error:  # the one reference of a new job
+            raise NotFound(
+                "The dataset has just been deleted.", code="dataset_not_found", param="dataset"
+            ) from error
         return job_id
 
     def made_by(self, idempotency_key: str, spec_hash: str) -> str | None:

@@ -113,6 +113,8 @@ class Recorder:
     def flush(self) -> None:
         """Write what there is, now; raises LeaseLost, Overloaded, StorageFailed."""
         with self._writing:
+            if self._stopped.is_set():
+                return  # the job was moved on meanwhile, see ``end``
             with self._lock:
                 points, self._points = self._points, []
                 progress, self._progress = self._progress, None
@@ -127,6 +129,14 @@ class Recorder:
                     self._progress = self._progress or progress
                 raise
             self._flushed = self._clock()
+
+    def end(self, act: Callable[[], bool]) -> bool:
+        """Do what may move the job on, and after that write no more; whether it did."""
+        with self._writing:
+            ended = act()
+            if ended:
+                self._stopped.set()
+            return ended
 
     def tell(self, type: str, message: str, *, level: Level = "info", **payload: Any) -> None:
         """Add an event, if the database will have it."""

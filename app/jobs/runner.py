@@ -16,14 +16,12 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final, TypeVar
 
 import torch
 
-from app.charlm.checkpoint import Checkpoint
 from app.charlm.network import NetworkConfig
 from app.charlm.schedule import TrainingConfig
-from app.charlm.training import Progress
 from app.database.session import Database
 from app.dataset_store import Datasets
 from app.errors import (
@@ -36,19 +34,17 @@ from app.errors import (
     TrainingFailed,
 )
 from app.jobs.assembly import checkpoint_store
-from app.jobs.checkpoints import checkpoint_key, load_checkpoint, store_checkpoint
 from app.jobs.executors import host_name, own_reference
-from app.jobs.leases import Assignment, Leases, NewCheckpoint
+from app.jobs.leases import Assignment, Leases
 from app.jobs.publishing import adopt, publish, published_by
 from app.jobs.queue import Claim
-from app.jobs.reading import read_checkpoints
 from app.jobs.recorder import Recorder
+from app.jobs.saving import Savings
 from app.jobs.settling import Settled
 from app.jobs.sources import DatasetSource
 from app.jobs.states import Wish
 from app.jobs.times import Times
 from app.jobs.training_run import Run, Wishes, plan
-from app.jobs.values import CheckpointKind
 from app.registry import Registry
 from app.settings import Settings
 from app.store.artifact import Artifact, Lineage
@@ -57,6 +53,7 @@ from app.store.card import library_versions
 
 LEASE_LOST: Final = 3
 _NICENESS: Final = 10
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -80,8 +77,6 @@ class Attempt:
         self._leases = Leases(around.database, around.times)
         self._on_lost = on_lost
         self._terminated = False
-        self._saved: tuple[int, CheckpointKind] | None = None
-        self._saved_at = time.monotonic()
 
     def terminate(self) -> None:
         """Ask for a checkpoint and an orderly end at the next step."""
@@ -90,7 +85,9 @@ class Attempt:
     def run(self) -> None:
         """Do the job, and move it on; raises LeaseLost, and whatever nobody expected."""
         claim, leases = self.claim, self._leases
-        job = leases.begin(claim, host=host_name(), reference=own_reference())
+        job = self._patiently(
+            lambda: leases.begin(claim, host=host_name(), reference=own_reference())
+        )
         recorder = Recorder(
             leases,
             claim,
@@ -100,44 +97,53 @@ class Attempt:
         )
         with recorder:
             try:
-                self._do(job, recorder)
+                if job.wish is Wish.RUN or not self._stopped(recorder):
+                    self._do(job, recorder)
             except LeaseLost:
                 raise
             except MemoryError:
-                leases.fail(
-                    claim,
+                self._fail(
+                    recorder,
                     "out_of_memory",
                     "There was not enough memory. Train again with a smaller network, batch_size "
                     "or window, or on a machine with more.",
                 )
             except (InvalidInput, NotFound, TrainingFailed) as error:
-                leases.fail(claim, error.code, error.message)
+                self._fail(recorder, error.code, error.message)
             except (StorageFailed, Overloaded) as error:
-                code, message = error.code, error.message
-                self._patiently(lambda: leases.release(claim, code, message))
+                self._release(recorder, error.code, error.message)
 
     def _do(self, job: Assignment, recorder: Recorder) -> None:
-        before = published_by(self.around.database, job.run_id)
+        around, claim, leases = self.around, self.claim, self._leases
+        before = published_by(around.database, job.run_id)
         if before is not None:
-            self._leases.succeed_as(self.claim, before)
+            self._end(recorder, lambda: leases.succeed_as(claim, before))
             return
         run, base = self._prepared(job, recorder)
-        checkpoint = self._newest_checkpoint(job)
-        step = checkpoint.step if checkpoint else 0
-        self._leases.take_up(self.claim, job.run_id, step, library_versions())
-        if not self._trained(job, run, recorder, checkpoint, base):
+        savings = Savings(
+            around.checkpoints,
+            leases.checkpoints,
+            claim,
+            job.run_id,
+            every_seconds=float(job.spec["training"]["checkpoint_every_seconds"]),
+            tell=recorder.tell,
+        )
+        if not self._trained(job, run, recorder, savings, base):
             return
-        recorder.flush()
+        self._patiently(recorder.flush)
         recorder.tell("measuring", "The network is measured on the text that was held out.")
         artifact = run.finish(lineage=_lineage(job), run_id=job.run_id)
-        if not self._leases.to_publishing(self.claim):
-            self._stop(recorder)
+        if not leases.to_publishing(claim):
+            self._stopped(recorder)
             return
-        around = self.around
         staged = adopt(around.database, around.models, job.model, job.run_id)
         if staged is None:
             staged = around.registry.stage(job.model, artifact, job.run_id)
-        self._patiently(lambda: publish(self._leases, around.registry, self.claim, staged))
+        file = staged
+        self._end(
+            recorder,
+            lambda: publish(leases, around.registry, around.database, around.models, claim, file),
+        )
 
     def _prepared(self, job: Assignment, recorder: Recorder) -> tuple[Run, Artifact | None]:
         """The corpus read, and the training as it was settled when the job was submitted."""
@@ -175,112 +181,77 @@ class Attempt:
         )
         return run, base
 
-    def _newest_checkpoint(self, job: Assignment) -> Checkpoint | None:
-        """The furthest checkpoint that can be read; those that cannot are dropped."""
-        with self.around.database.session(read_only=True) as session:
-            known = read_checkpoints(session, job.run_id)
-        for info in known:
-            try:
-                return load_checkpoint(self.around.checkpoints, info)
-            except (InvalidInput, NotFound) as error:
-                self._leases.drop_checkpoint(self.claim, info, error.message)
-                self.around.checkpoints.delete(info.uri)
-        return None
-
     def _trained(
-        self,
-        job: Assignment,
-        run: Run,
-        recorder: Recorder,
-        checkpoint: Checkpoint | None,
-        base: Artifact | None,
+        self, job: Assignment, run: Run, recorder: Recorder, savings: Savings, base: Artifact | None
     ) -> bool:
         """Train to the end; False if the attempt ended on the way, as somebody wanted."""
-        every = float(job.spec["training"]["checkpoint_every_seconds"])
-        self._saved_at = time.monotonic()
+        checkpoint = savings.newest()
+        step = checkpoint.step if checkpoint else 0
+        recorder.wish = self._leases.take_up(self.claim, job.run_id, step, library_versions())
+        savings.begin(run)
         progress = None
         for progress in run.train(checkpoint=checkpoint, base=base):
             recorder.add(progress)
             if recorder.wish is not Wish.RUN or self._terminated:
                 recorder.add(progress, always=True)
-                if self._ended_early(job, run, recorder, progress):
+                if self._ended_early(recorder, savings):
                     return False
-            idle = time.monotonic() - self._saved_at
-            improved = progress.validation is not None and _is_best(run, progress)
-            if idle >= every or (improved and idle >= every / 3):
-                self._save(job, run, recorder, "best" if improved else "periodic")
+            savings.save_if_due(progress)
         if progress is not None:
             recorder.add(progress, always=True)
-            self._save(job, run, recorder, "final")
+            savings.save("final")
         return True
 
-    def _ended_early(
-        self, job: Assignment, run: Run, recorder: Recorder, progress: Progress
-    ) -> bool:
+    def _ended_early(self, recorder: Recorder, savings: Savings) -> bool:
         """Pause, cancel or give the job back; False if it is to go on after all."""
         if recorder.wish is not Wish.CANCEL:
-            self._save(job, run, recorder, "periodic")
+            savings.save("periodic")
         with suppress(Overloaded, StorageFailed):
             recorder.flush()
-        if self._stop(recorder):
+        if self._stopped(recorder):
             return True
         if self._terminated:
-            self._leases.release(
-                self.claim, "terminated", "The training process was asked to end.", counted=False
-            )
-            return True
-        return False
+            told = "The training process was asked to end."
+            self._release(recorder, "terminated", told, counted=False)
+        return self._terminated
 
-    def _stop(self, recorder: Recorder) -> bool:
-        stopped = self._leases.stop(self.claim)
+    def _stopped(self, recorder: Recorder) -> bool:
+        """Pause or cancel, as is wanted; False if the job is to go on after all."""
+        stopped = recorder.end(lambda: self._patiently(lambda: self._leases.stop(self.claim)))
         if not stopped:
             recorder.wish = self._leases.renew(self.claim)
         return stopped
 
-    def _save(self, job: Assignment, run: Run, recorder: Recorder, kind: CheckpointKind) -> None:
-        """Write a checkpoint; what prevents it is told, and the training goes on."""
-        training = run.training
-        assert training is not None
-        if self._saved == (training.step, kind):
-            return
-        around, claim = self.around, self.claim
-        self._saved_at = time.monotonic()
-        try:
-            key = checkpoint_key(job.run_id, claim.number, training.step, kind)
-            blob = store_checkpoint(around.checkpoints, key, training.checkpoint())
-            new = NewCheckpoint(
-                training.step, training.epoch, kind, key, blob.sha256, blob.size_bytes,
-                _metrics(run),
-            )  # fmt: skip
-            for superfluous in self._leases.add_checkpoint(claim, job.run_id, new):
-                around.checkpoints.delete(superfluous)
-            self._saved = (training.step, kind)
-        except (StorageFailed, Overloaded) as error:
-            recorder.tell("checkpoint_failed", error.message, level="warning")
+    def _fail(self, recorder: Recorder, code: str, message: str) -> None:
+        self._end(recorder, lambda: self._leases.fail(self.claim, code, message))
 
-    def _patiently(self, write: Callable[[], Any]) -> None:
-        """Do what ends the job; a database that is away is waited for as long as a lease."""
+    def _release(
+        self, recorder: Recorder, code: str, message: str, *, counted: bool = True
+    ) -> None:
+        self._end(
+            recorder, lambda: self._leases.release(self.claim, code, message, counted=counted)
+        )
+
+    def _end(self, recorder: Recorder, act: Callable[[], object]) -> None:
+        """Do what ends the attempt, with nobody writing beside it."""
+
+        def done() -> bool:
+            self._patiently(act)
+            return True
+
+        recorder.end(done)
+
+    def _patiently(self, act: Callable[[], T]) -> T:
+        """Do something; a database that is away is waited for as long as a lease."""
         times = self.around.times
         deadline = time.monotonic() + times.lease
         while True:
             try:
-                write()
+                return act()
             except Overloaded:
                 if time.monotonic() > deadline:
                     raise
                 time.sleep(times.heartbeat / 10)
-            else:
-                return
-
-
-def _is_best(run: Run, progress: Progress) -> bool:
-    best = run.training.best if run.training else None
-    return best is not None and best.step == progress.step
-
-
-def _metrics(run: Run) -> dict[str, Any]:
-    best = run.training.best if run.training else None
-    return {"best_validation_loss": best.nats, "best_step": best.step} if best else {}
 
 
 def _lineage(job: Assignment) -> Lineage:

@@ -146,7 +146,7 @@ def in_order(document: dict[str, Any]) -> dict[str, Any]:
 
 _CODES: Final = {
     "missing": "missing",
-    "extra_forbidden": "unknown_parameter",
+    "extra_forbidden": "unknown_field",
     "greater_than_equal": "out_of_range",
     "greater_than": "out_of_range",
     "less_than_equal": "out_of_range",

@@ -96,7 +96,7 @@ def publishing(place: Place) -> Callable[[Claim], None]:
         job = place.leases.begin(claim, host="here", reference=f"{host_name()}/1/1")
         assert place.leases.to_publishing(claim)
         staged = place.registry.stage(job.model, tiny_artifact(), job.run_id)
-        publish(place.leases, place.registry, claim, staged)
+        publish(place.leases, place.registry, place.database, place.models, claim, staged)
 
     return work
 
@@ -137,6 +137,7 @@ def test_two_servers_run_each_of_many_jobs_once(place: Place) -> None:
 
 def test_never_more_than_the_slots(place: Place) -> None:
     now, most, lock = 0, 0, threading.Lock()
+    together = threading.Barrier(2)  # and never fewer, where there is work for both
     finish = publishing(place)
 
     def work(claim: Claim) -> None:
@@ -144,7 +145,7 @@ def test_never_more_than_the_slots(place: Place) -> None:
         with lock:
             now += 1
             most = max(most, now)
-        time.sleep(0.03)
+        together.wait(60)
         with lock:
             now -= 1
         finish(claim)
@@ -222,7 +223,7 @@ def test_a_job_of_another_machine_is_taken_over_when_its_lease_is_over(
 ) -> None:
     job = claimed_elsewhere(place, reference)
     executor = Threads(publishing(place))
-    with dispatching(place, executor) as dispatcher:
+    with dispatching(place, executor, times=Times(0.6)) as dispatcher:
         dispatcher.wake()
         time.sleep(0.1)
         assert executor.started == []  # its lease holds

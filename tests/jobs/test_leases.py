@@ -10,13 +10,15 @@ from sqlalchemy import text, update
 
 from app.database.job_tables import JobRow
 from app.errors import LeaseLost, UnknownModel
-from app.jobs.leases import Leases, NewCheckpoint
+from app.jobs.checkpoint_rows import NewCheckpoint
+from app.jobs.leases import Leases
 from app.jobs.publishing import adopt, publish, published_by
 from app.jobs.queue import Claim
 from app.jobs.states import JobState, Wish
 from app.jobs.times import Times
 from app.jobs.upkeep import Upkeep
 from app.jobs.values import CheckpointKind, Job, JobProgress, Point
+from app.registry import ModelVersion, Staged
 from tests.jobs.making import Place
 from tests.models import tiny_artifact
 
@@ -31,6 +33,10 @@ def points(*steps: int) -> list[Point]:
 
 def checkpoint(step: int, kind: CheckpointKind = "periodic") -> NewCheckpoint:
     return NewCheckpoint(step, 0, kind, f"{kind}-{step}", "0" * 64, 10, {})
+
+
+def published(place: Place, claim: Claim, staged: Staged) -> ModelVersion:
+    return publish(place.leases, place.registry, place.database, place.models, claim, staged)
 
 
 def begun(place: Place, **fields: Any) -> tuple[Job, Claim]:
@@ -66,12 +72,12 @@ def test_a_runner_that_lost_its_lease_writes_nothing(place: Place) -> None:
         lambda: leases.tell(stale, "prepared", "never"),
         lambda: leases.take_up(stale, run, 0, {}),
         lambda: leases.record(stale, run, points(1), progress(1)),
-        lambda: leases.add_checkpoint(stale, run, checkpoint(1)),
+        lambda: place.leases.checkpoints.add(stale, run, checkpoint(1)),
         lambda: leases.to_publishing(stale),
         lambda: leases.stop(stale),
         lambda: leases.release(stale, "storage_failed", "never"),
         lambda: leases.fail(stale, "training_failed", "never"),
-        lambda: publish(leases, place.registry, stale, staged),
+        lambda: published(place, stale, staged),
     ]
     for attempt in attempts:
         with pytest.raises(LeaseLost):
@@ -83,8 +89,42 @@ def test_a_runner_that_lost_its_lease_writes_nothing(place: Place) -> None:
     assert list(place.jobs.checkpoints(job.run_id)) == []
     with pytest.raises(UnknownModel):
         place.registry.resolve(job.model)
-    assert place.models.sizes() == {}
     assert place.leases.renew(current) is Wish.RUN
+
+
+def test_what_a_stale_runner_wrote_is_never_missing_and_never_doubled(place: Place) -> None:
+    """Fails if a runner that lost its lease removes its file (it may have been adopted),
+    and if it leaves it when the run was published as another one."""
+    job, stale = begun(place)
+    place.leases.to_publishing(stale)
+    first = place.registry.stage(job.model, tiny_artifact(), job.run_id)
+    current = taken_over(place, stale)
+    place.leases.begin(current, host="here", reference="here/1/2")
+    place.leases.to_publishing(current)
+    adopted = adopt(place.database, place.models, job.model, job.run_id)
+    assert adopted is not None
+    with pytest.raises(LeaseLost):
+        published(place, stale, first)
+    assert published(place, current, adopted).key == first.key
+    with pytest.raises(LeaseLost):
+        published(place, stale, first)
+    late = place.registry.stage(job.model, tiny_artifact(), job.run_id)
+    with pytest.raises(LeaseLost):
+        published(place, stale, late)
+    assert list(place.models.sizes()) == [first.key]
+    place.registry.open(place.registry.resolve("words"))
+
+
+def test_what_a_stale_runner_wrote_meanwhile_goes_with_the_success(place: Place) -> None:
+    job, stale = begun(place)
+    current = taken_over(place, stale)
+    place.leases.begin(current, host="here", reference="here/1/2")
+    place.leases.to_publishing(current)
+    ours = place.registry.stage(job.model, tiny_artifact(), job.run_id)
+    place.registry.stage(job.model, tiny_artifact(), job.run_id)  # by the stale one
+    assert published(place, current, ours).key == ours.key
+    assert list(place.models.sizes()) == [ours.key]
+    assert place.registry.synchronise().added == []
 
 
 def test_an_attempt_tells_and_publishes_once(place: Place) -> None:
@@ -95,7 +135,7 @@ def test_an_attempt_tells_and_publishes_once(place: Place) -> None:
     assert leases.record(claim, job.run_id, points(1, 2), progress(2)) is Wish.RUN
     assert leases.to_publishing(claim)
     staged = place.registry.stage(job.model, tiny_artifact(), job.run_id)
-    assert publish(leases, place.registry, claim, staged).id == "words@1"
+    assert published(place, claim, staged).id == "words@1"
     done = place.jobs.get(job.id)
     assert (done.state, done.model_version) == (JobState.SUCCEEDED, "words@1")
     assert done.progress == progress(2)
@@ -103,7 +143,7 @@ def test_an_attempt_tells_and_publishes_once(place: Place) -> None:
     run = place.jobs.run(job.run_id)
     assert (run.versions, run.last_step, run.model_version) == ({"torch": "2"}, 2, "words@1")
     with pytest.raises(LeaseLost):
-        publish(leases, place.registry, claim, staged)
+        published(place, claim, staged)
     assert place.events(job) == ["queued", "claimed", "started", "publishing", "succeeded"]
 
 
@@ -118,7 +158,7 @@ def test_a_crash_after_the_file_leaves_one_version(place: Place) -> None:
     place.leases.to_publishing(second)
     staged = adopt(place.database, place.models, job.model, job.run_id)
     assert staged is not None
-    assert publish(place.leases, place.registry, second, staged).id == "words@1"
+    assert published(place, second, staged).id == "words@1"
     assert place.registry.synchronise().added == []
     assert [each.id for each in place.registry.versions("words")] == ["words@1"]
 
@@ -143,7 +183,7 @@ def test_two_files_of_one_run_become_one_version(place: Place) -> None:
     with place.database.session() as session:
         place.registry.register(session, first)
     second = place.registry.stage(job.model, tiny_artifact(), job.run_id)
-    assert publish(place.leases, place.registry, claim, second).id == "words@1"
+    assert published(place, claim, second).id == "words@1"
     assert list(place.models.sizes()) == ["words/1.safetensors"]
 
 
@@ -163,9 +203,9 @@ def test_going_on_from_a_step_forgets_what_was_beyond(place: Place) -> None:
 def test_attempts_are_counted_from_the_last_checkpoint(place: Place) -> None:
     job, claim = begun(place, max_attempts=2)
     for step in (10, 20, 30):
-        place.leases.add_checkpoint(claim, job.run_id, checkpoint(step))
+        place.leases.checkpoints.add(claim, job.run_id, checkpoint(step))
         claim = taken_over(place, claim)
-    place.leases.add_checkpoint(claim, job.run_id, checkpoint(25))  # no further than before
+    place.leases.checkpoints.add(claim, job.run_id, checkpoint(25))  # no further than before
     claim = taken_over(place, claim)
     upkeep = Upkeep(place.database, place.times)
     assert upkeep.lose(claim, "Gone.", exit_code=-9, last_words="a\nb") is JobState.FAILED
@@ -248,12 +288,11 @@ def test_resumed_before_the_pause_was_complete(place: Place) -> None:
 
 def test_of_old_checkpoints_two_are_kept_and_the_best_and_the_final(place: Place) -> None:
     job, claim = begun(place)
-    leases = place.leases
     gone: list[str] = []
     for step in (1, 2, 3, 4):
-        gone += leases.add_checkpoint(claim, job.run_id, checkpoint(step))
+        gone += place.leases.checkpoints.add(claim, job.run_id, checkpoint(step))
     for kind, step in (("best", 2), ("best", 3), ("final", 4)):
-        gone += leases.add_checkpoint(claim, job.run_id, checkpoint(step, kind))  # type: ignore[arg-type]
+        gone += place.leases.checkpoints.add(claim, job.run_id, checkpoint(step, kind))  # type: ignore[arg-type]
     assert gone == ["periodic-1", "periodic-2", "best-2"]
     kept = [(each.kind, each.step) for each in place.jobs.checkpoints(job.run_id)]
     assert kept == [("final", 4), ("periodic", 4), ("best", 3), ("periodic", 3)]
