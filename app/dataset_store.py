@@ -39,6 +39,7 @@ NAME_LENGTH: Final = 200
 _PIECE: Final = 1 << 20
 _STALE_SECONDS: Final = 24 * 3600  # longer than any upload
 _PREFIX, _SUFFIX = "upload-", ".part"
+_ID: Final = re.compile(r"[0-9A-Z]{26}")
 # Anything that can be shown in one line and is no path: a name is only ever shown.
 _NAME: Final = re.compile(r"[^\s/\\](?:[^\x00-\x1f\x7f-\x9f\u2028\u2029/\\]*[^\s/\\])?")
 
@@ -133,6 +134,8 @@ class Datasets:
 
     def get(self, id: str) -> Dataset:
         """One dataset; raises NotFound (dataset_not_found)."""
+        if not _ID.fullmatch(id):  # not every database can be asked for every text
+            raise dataset_rows.unknown_dataset(id)
         with self._database.session(read_only=True) as session:
             row = session.get(DatasetRow, id)
         if row is None:

@@ -12,7 +12,7 @@ from prometheus_client import CollectorRegistry
 
 from app.engine.metrics import Metrics
 from app.settings import Settings
-from app.web import completions, health, models, score
+from app.web import completions, datasets, events, health, jobs, models, runs, score
 from app.web.authentication import KeyRequired
 from app.web.dependencies import open_backend
 from app.web.middleware import Envelope, Gate
@@ -53,7 +53,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     )
     app.state.prometheus = prometheus
     install(app)
-    for routes in (completions, score, models, health):
+    for routes in (completions, score, models, datasets, jobs, events, runs, health):
         app.include_router(routes.router)
     # The last one added is the outermost.
     if settings.api_key is not None:

@@ -64,13 +64,18 @@ async def capped(request: Request, limit: int) -> AsyncIterator[bytes]:
 
 async def read_json(request: Request, schema: type[B], limit: int = MOST_JSON_BYTES) -> B:
     """The JSON body as a ``schema``; raises InvalidInput naming the field."""
-    if not is_json(request):
-        raise UnsupportedMedia("Send the body as JSON, with Content-Type: application/json.")
-    raw = b"".join([piece async for piece in capped(request, limit)])
+    document = await read_document(request, limit)
     try:
-        return schema.model_validate(parse_json(raw))
+        return schema.model_validate(document)
     except ValidationError as error:
         raise invalid(error) from error
+
+
+async def read_document(request: Request, limit: int = MOST_JSON_BYTES) -> Any:
+    """The JSON body, whatever is in it."""
+    if not is_json(request):
+        raise UnsupportedMedia("Send the body as JSON, with Content-Type: application/json.")
+    return parse_json(b"".join([piece async for piece in capped(request, limit)]))
 
 
 def is_json(request: Request) -> bool:

@@ -1,4 +1,4 @@
-"""What the routes stand on: database, registry, engine and loaded models, built once.
+"""What the routes stand on: database, registry, engine, datasets, jobs, built once.
 
 ``open_backend`` builds it all from the settings and takes it down again; routes
 get it with ``Depends``. Knows no request.
@@ -10,13 +10,14 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Final, TypeAlias
 
 import anyio
 from fastapi import Depends, Request
 
 from app.database.session import Database
+from app.dataset_store import Datasets
 from app.engine.engine import Engine
 from app.engine.metrics import Metrics
 from app.engine.resident import Lease, Resident
@@ -28,12 +29,16 @@ from app.errors import (
     Overloaded,
     StorageFailed,
 )
+from app.jobs.assembly import build
+from app.jobs.dispatcher import Dispatcher
+from app.jobs.facade import Jobs
 from app.registry import ModelVersion, Registry
 from app.settings import Settings
 from app.store.blobs import BlobStore
 
 DRAIN_SECONDS: Final = 20.0
 _MIB: Final = 1 << 20
+_DESCRIBED: Final = 2
 _log = logging.getLogger(__name__)
 
 ModelLease: TypeAlias = Lease[ModelVersion]
@@ -49,6 +54,11 @@ class Backend:
     registry: Registry
     engine: Engine
     resident: Resident[ModelVersion]
+    datasets: Datasets
+    jobs: Jobs
+    dispatcher: Dispatcher
+    #: Held while an upload is described: few at a time.
+    describing: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_DESCRIBED))
     _draining: asyncio.Task[None] | None = None
 
     async def lease(self, name: str | None) -> ModelLease:
@@ -110,9 +120,11 @@ async def open_backend(settings: Settings, metrics: Metrics) -> AsyncIterator[Ba
     """Migrate the database, find the models, start the engine; close them at the end."""
     backend = await asyncio.to_thread(_build, settings, metrics)
     backend.engine.start()
+    backend.dispatcher.start()
     try:
         yield backend
     finally:
+        await asyncio.to_thread(backend.dispatcher.close)  # training goes on by itself
         await backend.drain()
         await asyncio.to_thread(backend.database.close)
 
@@ -139,7 +151,22 @@ def _build(settings: Settings, metrics: Metrics) -> Backend:
     resident = Resident(
         registry, limit_bytes=settings.model_memory_mb * _MIB, on_unload=engine.forget
     )
-    return Backend(settings, database, blobs, registry, engine, resident)
+    texts = BlobStore(str(settings.data_dir / "datasets"))
+    datasets = Datasets(database, texts, settings.data_dir / "uploads")
+    datasets.sweep()
+    texts.sweep()
+    system = build(settings, database, registry, datasets)
+    return Backend(
+        settings,
+        database,
+        blobs,
+        registry,
+        engine,
+        resident,
+        datasets,
+        system.jobs,
+        system.dispatcher,
+    )
 
 
 def _backend(request: Request) -> Backend:
