@@ -1,0 +1,73 @@
+"""The local executor with real processes: found again, ended in order or by force, remembered."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from app.errors import StorageFailed
+from app.jobs.executors import LocalExecutor, Status, host_name, own_reference, reference_of
+from app.jobs.queue import Claim
+from tests.jobs.making import wait_for
+
+CLAIM = Claim("01ARZ3NDEKTSV4RRFFQ69G5FAV", 1, 1)
+
+
+@pytest.fixture
+def executor(tmp_path: Path) -> LocalExecutor:
+    """Its runners find no tables, say so and end."""
+    return LocalExecutor(
+        {"CHARLOOM_DATABASE_URL": f"sqlite:///{tmp_path / 'none.sqlite3'}", "OMP_NUM_THREADS": "1"},
+        tmp_path / "runners",
+    )
+
+
+def test_a_runner_that_crashes_leaves_its_last_words(executor: LocalExecutor) -> None:
+    reference = executor.start(CLAIM)
+    assert reference.startswith(host_name() + "/")
+    assert executor.here(reference)
+    wait_for(lambda: executor.status(reference) is Status.GONE)
+    assert executor.exit_code(reference) == 1
+    assert "no such table" in executor.last_words(CLAIM)
+    assert len(executor.last_words(CLAIM).encode()) <= 8_000
+    executor.tidy()
+    assert executor.status(reference) is Status.GONE  # known by its process no more
+    executor.stop(reference, force=True)
+
+
+def test_a_process_is_found_again_by_its_reference(executor: LocalExecutor) -> None:
+    child = subprocess.Popen(
+        [sys.executable, "-c", "import time; time.sleep(60)"], start_new_session=True
+    )
+    reference = reference_of(child.pid)
+    assert executor.status(reference) is Status.ALIVE
+    executor.stop(reference, force=False)
+    assert child.wait(10) == -signal.SIGTERM
+    assert executor.status(reference) is Status.GONE
+
+
+def test_a_process_by_the_same_number_is_another(executor: LocalExecutor) -> None:
+    host, pid, started = own_reference().split("/")
+    assert executor.status(f"{host}/{pid}/{started}") is Status.ALIVE
+    assert executor.status(f"{host}/{pid}/{float(started) - 100}") is Status.GONE
+    assert executor.status(f"elsewhere/{pid}/{started}") is Status.UNKNOWN
+
+
+def test_a_dead_child_that_nobody_has_asked_after_is_gone(executor: LocalExecutor) -> None:
+    child = subprocess.Popen([sys.executable, "-c", ""])
+    reference = reference_of(child.pid)
+    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)  # a zombie now
+    assert executor.status(reference) is Status.GONE
+    child.wait()
+
+
+def test_a_machine_that_refuses_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StorageFailed, match="No training process"):
+        LocalExecutor({}, tmp_path / "file").start(CLAIM)
+    assert LocalExecutor({}, tmp_path / "none").last_words(CLAIM) == ""
