@@ -71,10 +71,10 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 def _engine_part(engine: dict[str, list[dict[str, Any]]]) -> str:
     parts = [
         "## The engine, in process\n\n`charloom bench --shape lstm:2x512 --threads 1,2`. "
-        "Characters a second of the engine, with sampling and logprobs. The plain loop is what everybody "
-        "writes first: `nn.Embedding`, `nn.LSTM`, `nn.Linear`, softmax, multinomial for writing; "
-        "padded batches and log-softmax for scoring records of 20 to 200 characters. The floor is "
-        "the tighter of two measured bounds: reading all weights once a step, or the int8 "
+        "Characters a second of the engine, sampling and logprobs included. The plain loop is what "
+        "everybody writes first: `nn.Embedding`, `nn.LSTM`, `nn.Linear`, softmax, multinomial for "
+        "writing; padded batches and log-softmax for scoring records of 20 to 200 characters. The "
+        "floor is the tighter of two measured bounds: reading all weights once a step, or the int8 "
         "multiplications at the processor's own rate."
     ]
     for shape, results in engine.items():

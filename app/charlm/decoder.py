@@ -25,8 +25,9 @@ from numpy.typing import NDArray
 from app.charlm import stepping
 from app.charlm.blocks import GROUP, LANES
 from app.charlm.cells import CELLS
-from app.charlm.kernels import PackedMatrix, pack, padded
+from app.charlm.kernels import padded
 from app.charlm.network import CharNetwork
+from app.charlm.packing import pack_network
 from app.charlm.sampling import Sampling
 from app.charlm.workers import ALONE, Workers
 from app.errors import InvalidInput
@@ -118,7 +119,7 @@ class Decoder:
                 param="precision",
             )
         return cls(
-            _pack_network(network, integers=integers),
+            pack_network(network, integers=integers),
             precision=precision,
             cell=CELLS.index(cell),
             units=config.hidden_size,
@@ -131,6 +132,14 @@ class Decoder:
         """Bytes of the packed weights."""
         groups = (self._weights.hidden, self._weights.input, self._weights.output)
         return int(self._weights.table_VN.nbytes + sum(a.nbytes for g in groups for a in g))
+
+    def warm_up(self) -> None:
+        """Have everything compiled: seconds the first time on a machine, then a moment."""
+        state_BLS = self.initial_state(1)
+        nothing = np.zeros(0, dtype=np.int32)
+        self.read([nothing], state_BLS, [0])
+        row = Row(0, 0, Sampling(), nothing, np.zeros(0, dtype=np.float32))
+        self.write([row], state_BLS, [0])
 
     def initial_state(self, rows: int) -> Floats:
         """States [rows, L, S] that have read nothing."""
@@ -270,58 +279,3 @@ def _floats(rows: Sequence[Row]) -> NDArray[np.float64]:
         ],
         dtype=np.float64,
     ).reshape(-1, 5)
-
-
-def _spread_gates(matrix: Floats, gates: int, columns: int) -> Floats:
-    """[G·H, K] -> [N, columns]: each gate padded to P units, all of them to N outputs."""
-    units = len(matrix) // gates
-    width = padded(units, LANES)
-    spread = np.zeros((gates, width, columns), dtype=np.float32)
-    spread[:, :units, : matrix.shape[1]] = matrix.reshape(gates, units, -1)
-    whole = np.zeros((padded(gates * width, GROUP), columns), dtype=np.float32)
-    whole[: gates * width] = spread.reshape(gates * width, columns)
-    return whole
-
-
-def _pack_network(network: CharNetwork, *, integers: bool) -> stepping.Weights:
-    config = network.config
-    gates, width = config.gates, padded(config.hidden_size, LANES)
-    hidden: list[PackedMatrix] = []
-    upper: list[PackedMatrix] = []
-    table_VN = np.zeros((0, 0), dtype=np.float32)
-    for layer in range(config.layers):
-        weights = [tensor.numpy() for tensor in network.cell_weights(layer)]
-        from_input, from_hidden = weights[0], weights[1]
-        bias_x, bias_h = (_spread_gates(b[:, None], gates, 1)[:, 0] for b in weights[2:])
-        hidden.append(pack(_spread_gates(from_hidden, gates, width), bias_h, integers=integers))
-        if layer == 0:
-            embedding_VE = network.embedding.weight.detach().float().cpu().numpy()
-            products = _spread_gates(from_input @ embedding_VE.T, gates, len(embedding_VE))
-            table_VN = np.ascontiguousarray((products + bias_x[:, None]).T)
-        else:
-            upper.append(pack(_spread_gates(from_input, gates, width), bias_x, integers=integers))
-    output_VH = network.output.weight.detach().float().cpu().numpy()
-    biases = network.output.bias.detach().float().cpu().numpy()
-    output = pack(
-        _spread_gates(output_VH, 1, width),
-        _spread_gates(biases[:, None], 1, 1)[:, 0],
-        integers=integers,
-    )
-    return stepping.Weights(
-        table_VN, _stacked(hidden), _stacked(upper or hidden[:0], hidden[0]), _alone(output)
-    )
-
-
-def _alone(matrix: PackedMatrix) -> tuple[Any, Any, Any, Any]:
-    return matrix.panels, matrix.scales_N, matrix.offsets_N, matrix.biases_N
-
-
-def _stacked(
-    matrices: Sequence[PackedMatrix], like: PackedMatrix | None = None
-) -> tuple[Any, Any, Any, Any]:
-    """One array a part, [layers, …]; of no layers, with the shape of ``like``."""
-    if not matrices:
-        assert like is not None
-        parts = _alone(like)
-        return tuple(np.zeros((0, *part.shape), dtype=part.dtype) for part in parts)  # type: ignore[return-value]
-    return tuple(np.stack(parts) for parts in zip(*map(_alone, matrices), strict=True))  # type: ignore[return-value]

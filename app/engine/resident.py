@@ -13,12 +13,13 @@ from __future__ import annotations
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Final, Generic, Protocol, Self, TypeVar
 
-from app.charlm.decoder import Decoder
+from app.charlm.decoder import Decoder, Precision
+from app.charlm.network import CharNetwork, NetworkConfig
 from app.charlm.scoring import Calibration
 from app.charlm.vocabulary import Vocabulary
 from app.errors import Overloaded, TooLarge
@@ -75,8 +76,19 @@ class Loaded:
         """Pack an artifact in the precision its card says it is served in."""
         card = artifact.card
         decoder = Decoder.from_network(artifact.network(), card.serving_precision)
+        decoder.warm_up()  # here, where only those wait who want this model
         key = (card.weights_sha256, card.serving_precision)
         return cls(key, decoder, artifact.vocabulary, card, artifact.calibration)
+
+
+def compile_ahead(precisions: Iterable[Precision]) -> None:
+    """Have inference in these precisions compiled, whatever models come.
+
+    The first time on a machine this takes seconds, which no request should wait.
+    """
+    for precision in precisions:
+        network = CharNetwork(NetworkConfig("gru", 1, 16, 16), 4)
+        Decoder.from_network(network, precision).warm_up()
 
 
 class _Place:

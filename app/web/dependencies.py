@@ -20,7 +20,7 @@ from app.database.session import Database
 from app.dataset_store import Datasets
 from app.engine.engine import Engine
 from app.engine.metrics import Metrics
-from app.engine.resident import Lease, Resident
+from app.engine.resident import Lease, Resident, compile_ahead
 from app.engine.scheduler import Limits
 from app.errors import (
     CharloomError,
@@ -141,6 +141,9 @@ def _build(settings: Settings, metrics: Metrics) -> Backend:
         _log.warning("model %s has no file any more", model)
     for key, reason in report.damaged.items():
         _log.warning("passed over %s: %s", key, reason)
+    precisions = {each.card["serving_precision"] for each in registry.list()} or {"int8"}
+    _log.info("preparing inference; seconds the first time on a machine, then a moment")
+    compile_ahead(precisions)
     limits = Limits(rows=settings.max_streams, waiting_requests=settings.queue_limit)
     engine = Engine(
         limits,
