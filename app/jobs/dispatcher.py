@@ -73,6 +73,7 @@ class Dispatcher:
         self._woken.set()
         if self._thread.is_alive():
             self._thread.join()
+        self._executor.tidy()
 
     def _run(self) -> None:
         while not self._closed.is_set():
