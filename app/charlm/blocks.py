@@ -174,15 +174,17 @@ fused: Final[Any] = intrinsic(_fused)
 """a·b + c in float32, rounded once where the processor can (and then always)."""
 
 
-@intrinsic
-def power_of_two(typing: Any, exponent: Any) -> Any:  # pragma: no cover
-    """2^exponent in float32 for an int32 exponent in −126..127, by its bits."""
+def _shifted(typing: Any, exponent: Any) -> Any:  # pragma: no cover
 
     def generate(context: Any, builder: Any, _: Any, arguments: Any) -> Any:
-        biased = builder.add(arguments[0], ir.Constant(_I32, 127))
-        return builder.bitcast(builder.shl(biased, ir.Constant(_I32, 23)), ir.FloatType())
+        biased = builder.add(arguments[0], _int(1023))
+        return builder.bitcast(builder.shl(biased, _int(52)), ir.DoubleType())
 
-    return types.float32(types.int32), generate
+    return types.float64(types.int64), generate
+
+
+power_of_two: Final[Any] = intrinsic(_shifted)
+"""2^exponent in float64 for an int64 exponent in −1022..1023, by its bits."""
 
 
 def _reading(typing: Any, address: Any, count: Any) -> Any:  # pragma: no cover

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from app.charlm.blocks import compiled
+from app.charlm.exponentials import exponentials, highest, total
 from app.charlm.vocabulary import BOUNDARY, UNKNOWN
 from app.errors import InvalidInput
 
@@ -101,26 +102,24 @@ def uniform(seed: int, choice: int, position: int) -> float:
 
 
 @compiled
-def log_total(logits: Any, symbols: int) -> float:
-    """ln Σ e^logit over the first ``symbols``, summed in the order of ids, in float64."""
-    top = logits[0]
+def log_total(logits: Any, symbols: int, scratch: Any) -> float:
+    """ln Σ e^logit over the first ``symbols``, in float64; ``scratch`` is [V] of float64."""
     for v in range(symbols):
-        top = max(top, logits[v])
-    total = 0.0
-    for v in range(symbols):
-        total += math.exp(np.float64(logits[v]) - np.float64(top))
-    return np.float64(top) + math.log(total)
+        scratch[v] = np.float64(logits[v])
+    top = highest(scratch, symbols)
+    exponentials(scratch, symbols, top, 1.0)
+    return top + math.log(total(scratch, symbols))
 
 
 @compiled
-def likeliest(logits: Any, symbols: int, total: float, ids: Any, logprobs: Any) -> None:
+def likeliest(logits: Any, symbols: int, whole: float, ids: Any, logprobs: Any) -> None:
     """Fill ids [N] and logprobs [N] with the likeliest symbols, of equals the lowest id first.
 
-    ``total`` is their ``log_total``. Where there are fewer than N symbols, ids end in −1.
+    ``whole`` is their ``log_total``. Where there are fewer than N symbols, ids end in −1.
     """
     count = 0
     for v in range(symbols if len(ids) else 0):
-        value = np.float64(logits[v]) - total
+        value = np.float64(logits[v]) - whole
         if count == len(ids) and not value > logprobs[count - 1]:
             continue
         place = min(count, len(ids) - 1)
@@ -136,11 +135,9 @@ def likeliest(logits: Any, symbols: int, total: float, ids: Any, logprobs: Any) 
 @compiled
 def _cut(weights: Any, order: Any, top_p: float, top_k: int, min_p: float) -> int:
     """How many of the symbols in ``order`` (likeliest first) stay."""
-    total = 0.0
-    for v in order:
-        total += weights[v]
+    enough = top_p * total(weights, len(order))
     kept, sum_so_far = 0, 0.0
-    while kept < len(order) and (kept == 0 or sum_so_far < top_p * total):
+    while kept < len(order) and (kept == 0 or sum_so_far < enough):
         sum_so_far += weights[order[kept]]
         kept += 1
     if top_k > 0:
@@ -173,35 +170,31 @@ def choose(
     boundary may be drawn (the unknown symbol never is); ``number`` is the
     uniform; ``weights`` is scratch [V] of float64.
     """
-    best = -1
     for v in range(symbols):
-        value = np.float64(logits[v])
-        if len(biases):
-            value += np.float64(biases[v])
-        if len(counts) and counts[v] > 0:
-            value -= presence + frequency * counts[v]
-        weights[v] = value
-        forbidden = v == UNKNOWN or (v == BOUNDARY and not boundary)
-        if not forbidden and (best < 0 or value > weights[best]):
-            best = v
+        weights[v] = np.float64(logits[v])
+    if len(biases):
+        for v in range(symbols):
+            weights[v] += np.float64(biases[v])
+    if len(counts):
+        for v in range(symbols):
+            if counts[v] > 0:
+                weights[v] -= presence + frequency * counts[v]
+    weights[UNKNOWN] = -np.inf
+    if not boundary:
+        weights[BOUNDARY] = -np.inf
+    top = highest(weights, symbols)
     if temperature == 0.0:
+        best = 0
+        while weights[best] < top:
+            best += 1
         return best
-    top, total, last = weights[best], 0.0, best
-    for v in range(symbols):
-        if v == UNKNOWN or (v == BOUNDARY and not boundary):
-            weights[v] = 0.0
-        else:
-            weights[v] = math.exp((weights[v] - top) / temperature)
-        total += weights[v]
+    exponentials(weights, symbols, top, 1.0 / temperature)
     if top_p < 1.0 or top_k > 0 or min_p > 0.0:
         order = np.argsort(-weights[:symbols], kind="mergesort")
         kept = _cut(weights, order, top_p, top_k, min_p)
         for place in range(kept, symbols):
             weights[order[place]] = 0.0
-        total = 0.0
-        for v in range(symbols):
-            total += weights[v]
-    reached, goal = 0.0, number * total
+    reached, goal, last = 0.0, number * total(weights, symbols), 0
     for v in range(symbols):
         if weights[v] > 0.0:
             reached += weights[v]

@@ -93,7 +93,7 @@ def read(
             for row in range(rows):
                 logits = scratch.logits_BV[row]
                 own = logits[targets[row, t]]
-                total = log_total(logits, symbols)
+                total = log_total(logits, symbols, scratch.probabilities_V)
                 logprobs[row, t] = np.float64(own) - total
                 likeliest(logits, symbols, total, tops[row, t], top_logprobs[row, t])
                 rank = 1
@@ -143,7 +143,7 @@ def write(
                 integers[row, 3] != 0, number, scratch.probabilities_V,
             )  # fmt: skip
             drawn[row, q] = symbol
-            total = log_total(logits, symbols)
+            total = log_total(logits, symbols, scratch.probabilities_V)
             logprobs[row, q] = np.float64(logits[symbol]) - total
             likeliest(logits, symbols, total, tops[row, q], top_logprobs[row, q])
             if counts.shape[1] > 0:
