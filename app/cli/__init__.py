@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from app.cli import bench, console, doctor, generate, models, score, serve, train
+from app.cli import bench, console, doctor, generate, jobs, models, score, serve, train
 from app.errors import CharloomError
 
 __all__ = ["app", "main"]
@@ -26,6 +26,7 @@ app.command()(train.train)
 app.command()(generate.generate)
 app.command()(score.score)
 app.command()(models.models)
+app.add_typer(jobs.app)
 app.command()(doctor.doctor)
 app.command()(bench.bench)
 

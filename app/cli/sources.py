@@ -64,11 +64,18 @@ def source(url: str | None, settings: Settings) -> Iterator[Source]:
         with registry(settings) as local:
             yield LocalStore(local)
         return
+    with server(url) as client:
+        yield RemoteServer(client)
+
+
+@contextmanager
+def server(url: str) -> Iterator[httpx.Client]:
+    """A connection to the server at ``url``, with the key of the environment."""
     key = os.environ.get("CHARLOOM_API_KEY")
     headers = {"authorization": f"Bearer {key}"} if key else {}
     try:
         with httpx.Client(base_url=url.rstrip("/"), headers=headers, timeout=600.0) as client:
-            yield RemoteServer(client)
+            yield client
     except httpx.TimeoutException as error:
         raise StorageFailed(f"The server at {url} did not answer in time.") from error
     except (httpx.TransportError, httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
@@ -166,14 +173,14 @@ class RemoteServer:
         while True:
             after = {"after": found[-1]["id"]} if found else {}
             answer = self._client.get("/v1/models", params={"limit": 100, **after})
-            page = _checked(answer).json()
+            page = checked(answer).json()
             found += page["data"]
             if not page["has_more"]:
                 return found
 
     def generate(self, name: str, body: dict[str, Any]) -> Iterator[str]:
         answer = self._client.post("/v1/completions", json={"model": name, **body})
-        for choice in _checked(answer).json()["choices"]:
+        for choice in checked(answer).json()["choices"]:
             yield choice["text"]
 
     def score(self, name: str, texts: Iterable[str], *, details: bool) -> Iterator[dict[str, Any]]:
@@ -185,14 +192,14 @@ class RemoteServer:
         ) as answer:
             if answer.is_error:
                 answer.read()
-            for line in _checked(answer).iter_lines():
+            for line in checked(answer).iter_lines():
                 fields = json.loads(line)
                 if "error" in fields:
                     raise InvalidInput(fields["error"]["message"], code=fields["error"]["code"])
                 yield fields
 
 
-def _checked(answer: httpx.Response) -> httpx.Response:
+def checked(answer: httpx.Response) -> httpx.Response:
     """The answer; raises the error that it holds."""
     if not answer.is_error:
         return answer

@@ -22,7 +22,7 @@ from app.charlm.device import DeviceName
 from app.charlm.network import Cell
 from app.charlm.training import Progress
 from app.charlm.windows import CorpusFormat
-from app.cli import console
+from app.cli import console, jobs
 from app.cli.sources import registry
 from app.jobs.training_run import Run, Wishes, plan
 from app.registry import ModelVersion
@@ -72,6 +72,13 @@ def train(
     on_interrupt: Annotated[
         Interrupted, typer.Option(help="What Ctrl-C does with the best weights so far.")
     ] = Interrupted.ask,
+    detach: Annotated[
+        bool,
+        typer.Option("--detach", help="Leave the training to a server; charloom jobs watches it."),
+    ] = False,
+    url: Annotated[
+        str | None, typer.Option(help="With --detach: a server's address, instead of local data.")
+    ] = None,
 ) -> None:
     """Train on a text file and publish the model.
 
@@ -83,6 +90,21 @@ def train(
     network = {"cell": cell, "layers": layers, "hidden_size": hidden_size,
                "dropout": dropout}  # fmt: skip
     training = {"budget_seconds": budget, "learning_rate": learning_rate}
+    if detach:
+        if device != "auto":
+            raise typer.BadParameter("does not go with --detach.", param_hint="--device")
+        fractions = {"validation_fraction": validation_fraction, "test_fraction": test_fraction}
+        document = {
+            "model": name,
+            "network": _given(network),
+            "training": _given(training) | fractions | {"seed": seed},
+            "base_model": base_model,
+            "tags": _given({"corpus": corpus}),
+        }
+        jobs.submit(file, document, format, url)
+        return
+    if url is not None:
+        raise typer.BadParameter("goes with --detach only.", param_hint="--url")
     wishes = Wishes(
         format=format,
         validation_fraction=validation_fraction,

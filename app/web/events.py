@@ -56,7 +56,7 @@ async def events(
     bare = bare_id("job", id)
     if STREAM not in request.headers.get("accept", ""):
         found = await asyncio.to_thread(served.jobs.events, bare, after=after or 0, limit=limit + 1)
-        rows = [_told(event) for event in found[:limit]]
+        rows = [told(event) for event in found[:limit]]
         return JSONResponse(listed(rows, has_more=len(found) > limit))
     cursor = _cursor(last_event_id) if last_event_id else after or 0
     await asyncio.to_thread(served.jobs.get, bare)  # an unknown job is a 404, not a stream
@@ -76,7 +76,7 @@ async def _stream(
                 served.jobs.events, job_id, after=cursor, limit=_AT_ONCE
             ):
                 cursor = found[-1].id
-                yield b"".join(_message(_told(event), id=event.id) for event in found)
+                yield b"".join(_message(told(event), id=event.id) for event in found)
             if job.is_final:
                 yield _message(job_told(job), name="done")
                 return
@@ -109,7 +109,7 @@ def _cursor(text: str) -> int:
     return min(int(text), _MOST_CURSOR)
 
 
-def _told(event: Event) -> dict[str, Any]:
+def told(event: Event) -> dict[str, Any]:
     return {
         "id": event.id,
         "object": "job.event",
