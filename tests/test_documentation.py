@@ -29,6 +29,8 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 METHODS = "GET|POST|PUT|PATCH|DELETE"
 #: Variables with the prefix that are no settings: the tests' own.
 NOT_SETTINGS = {"CHARLOOM_TEST_POSTGRES_URL"}
+#: What the files are that the commands name.
+TEXT = "\n".join(a + b + c for a in "bdklm" for b in "aeiou" for c in "nrst").encode()
 
 each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 
@@ -96,7 +98,7 @@ def routes_named(page: Path) -> set[tuple[str, str]]:
 @pytest.fixture(scope="module")
 def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
     folder = tmp_path_factory.mktemp("documentation")
-    return Settings(models_dir=str(ROOT / "models"), data_dir=folder / "data")
+    return Settings(models_dir=str(ROOT / "models"), data_dir=folder / "data", training_slots=0)
 
 
 @each_page
@@ -142,6 +144,8 @@ def test_every_charloom_command_and_option_exists(page: Path) -> None:
     wrong = []
     for line in re.findall(r"\bcharloom ([a-z][^|\n]*)", code(page)):
         name, *arguments = line.split()
+        if arguments and f"{name} {arguments[0]}" in commands:
+            name = f"{name} {arguments.pop(0)}"
         given = {word.split("=")[0] for word in arguments if re.match(r"--?[a-z]", word)}
         known = options(commands[name]) if name in commands else set()
         if name not in commands or given - known:
@@ -170,10 +174,32 @@ def curls(page: Path) -> Iterator[list[str]]:
 CURLS = [(page, words) for page in PAGES for words in curls(page)]
 
 
+def expanded(client: TestClient, word: str) -> str:
+    """The word with its variables filled in, from a dataset and a job made for it."""
+    if "$DATASET" in word:
+        asked = {"name": "words"}
+        answer = client.post("/v1/datasets", params=asked, content=TEXT)
+        return word.replace("$DATASET", answer.json()["id"])
+    if "$JOB" in word or "$RUN" in word:
+        dataset = expanded(client, "$DATASET")
+        job = client.post("/v1/jobs", json={"model": "words", "dataset": dataset}).json()
+        if word.endswith("/events"):  # or its stream would not end
+            client.post(f"/v1/jobs/{job['id']}/cancel")
+        return word.replace("$JOB", job["id"]).replace("$RUN", job["run_id"])
+    return word
+
+
 def send(client: TestClient, words: list[str]) -> int:
     """Send what a curl command would and give the status."""
+    words = [expanded(client, word) for word in words]
     (url,) = [word for word in words if word.startswith(("http://", "localhost", "127.0.0.1"))]
     pairs = list(itertools.pairwise(words))
+    form = [value.split("=", 1) for flag, value in pairs if flag == "-F"]
+    if form:
+        files = {name: value for name, value in form if value.startswith("@")}
+        fields = {name: value for name, value in form if name not in files}
+        sent = {name: (path[1:], TEXT) for name, path in files.items()}
+        return client.post(urlsplit(url).path, data=fields, files=sent).status_code
     bodies = [value for flag, value in pairs if flag in ("-d", "--data", "--data-binary", "--json")]
     headers = dict(value.split(": ", 1) for flag, value in pairs if flag == "-H")
     methods = [value for flag, value in pairs if flag == "-X"]
@@ -182,6 +208,8 @@ def send(client: TestClient, words: list[str]) -> int:
     method = methods[0] if methods else "POST" if bodies else "GET"
     path = address.path + (f"?{address.query}" if address.query else "")
     body = bodies[0].encode() if bodies else None
+    if body is not None and body.startswith(b"@"):
+        body = TEXT
     return client.request(method, path, content=body, headers=headers).status_code
 
 
@@ -196,4 +224,4 @@ def test_the_first_page_shows_requests() -> None:
 )
 def test_every_curl_is_answered(page: Path, words: list[str], settings: Settings) -> None:
     with TestClient(create_app(settings)) as client:
-        assert send(client, words) == 200
+        assert 200 <= send(client, words) < 300
