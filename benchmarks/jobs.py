@@ -1,0 +1,293 @@
+"""What training jobs cost and survive: ``python -m benchmarks.jobs [PART …]``.
+
+Parts: claims, points, charts, overhead, first, kills; all of them without one.
+Each runs on a SQLite file and on a PostgreSQL started for it (or the one of
+``CHARLOOM_TEST_POSTGRES_URL``), and says its figures in one line. ``--kills N``
+sets how many processes are killed on each database.
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import os
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from sqlalchemy import insert
+
+from app.database.job_tables import JobRow, RunRow
+from app.database.session import Database
+from app.jobs.assembly import build
+from app.jobs.queue import Claim, Queue
+from app.jobs.runner import Attempt
+from app.jobs.training_run import Wishes, plan
+from app.jobs.values import Job, Point
+from benchmarks.kills import survive
+from tests import postgres
+from tests.jobs.making import Place, make_place, wait_for
+
+JOBS: Final = 2_000
+CLAIMERS: Final = 4
+OVERHEAD: Final = {"cell": "lstm", "layers": 1, "hidden_size": 192, "embedding_size": 64}
+OVERHEAD_STEPS: Final = 500
+CHECKPOINT_SECONDS: Final = 5
+
+
+def say(part: str, kind: str, told: str) -> None:
+    """One line of results."""
+    sys.stdout.write(f"{part:9} {kind:11} {told}\n")
+    sys.stdout.flush()
+
+
+def many(place: Place, count: int) -> None:
+    """Queue many equal jobs in one transaction."""
+    job = place.submitted()
+    with place.database.session() as session:
+        jobs, runs = [], []
+        row, run = session.get_one(JobRow, job.id), session.get_one(RunRow, job.run_id)
+        fields = {c.name: getattr(row, c.name) for c in JobRow.__table__.columns}
+        kept = {c.name: getattr(run, c.name) for c in RunRow.__table__.columns}
+        for number in range(count - 1):
+            other = f"{number:026d}"
+            jobs.append(fields | {"id": other})
+            runs.append(kept | {"id": other, "job_id": other})
+        session.execute(insert(JobRow), jobs)
+        session.execute(insert(RunRow), runs)
+
+
+def _claim_all(url: str, start: Any, results: Any) -> None:
+    database = Database(url)
+    queue = Queue(database)
+    database.ping()
+    start.wait()
+    claimed = []
+    while claim := queue.claim("bench", "local"):
+        claimed.append(claim.job_id)
+    results.put(claimed)
+
+
+def claims(place: Place, kind: str, arguments: argparse.Namespace) -> None:
+    """Claims a second with four processes that claim at once."""
+    many(place, JOBS)
+    context = multiprocessing.get_context("spawn")
+    start, results = context.Barrier(CLAIMERS + 1), context.Queue()
+    url = place.settings.resolved_database_url
+    claimers = [
+        context.Process(target=_claim_all, args=(url, start, results)) for _ in range(CLAIMERS)
+    ]
+    for claimer in claimers:
+        claimer.start()
+    start.wait()
+    began = time.perf_counter()
+    claimed = [job for _ in claimers for job in results.get()]
+    seconds = time.perf_counter() - began
+    for claimer in claimers:
+        claimer.join()
+    twice = len(claimed) - len(set(claimed))
+    say(
+        "claims", kind,
+        f"{len(claimed) / seconds:,.0f} claims/s, {CLAIMERS} claimers, {len(claimed):,} of "
+        f"{JOBS:,} jobs claimed, {twice} twice",
+    )  # fmt: skip
+
+
+def _begun(place: Place) -> tuple[Job, Claim]:
+    job = place.submitted()
+    claim = place.queue.claim("bench", "local")
+    assert claim is not None
+    place.leases.begin(claim, host="bench", reference="bench/1/1")
+    return place.jobs.get(job.id), claim
+
+
+def points(place: Place, kind: str, arguments: argparse.Namespace) -> None:
+    """Points a second as a runner writes them (20 at a time) and in large batches."""
+    job, claim = _begun(place)
+    told = []
+    for size, batches in ((20, 100), (1000, 20)):
+        began = time.perf_counter()
+        for batch in range(batches):
+            written = [
+                Point(f"metric_{n % 5}", 10**6 * size + batch * size + n, 0, 1.0)
+                for n in range(size)
+            ]
+            place.leases.record(claim, job.run_id, written, None)
+        rate = size * batches / (time.perf_counter() - began)
+        told.append(f"{rate:,.0f} points/s in transactions of {size}")
+    say("points", kind, "; ".join(told))
+
+
+def charts(place: Place, kind: str, arguments: argparse.Namespace) -> None:
+    """The time to read a curve of 2,500 points as 1,000 buckets."""
+    job, claim = _begun(place)
+    for name in range(8):
+        curve = [Point(f"metric_{name}", step, step, float(step)) for step in range(2_500)]
+        place.leases.record(claim, job.run_id, curve, None)
+    jobs, times = place.jobs, []
+    for _ in range(20):
+        began = time.perf_counter()
+        (series,) = jobs.metrics(job.run_id, ["metric_3"])
+        times.append(time.perf_counter() - began)
+    assert len(series.points) == 1_000
+    began = time.perf_counter()
+    jobs.metrics(job.run_id)
+    whole = time.perf_counter() - began
+    say(
+        "charts", kind,
+        f"{statistics.median(times) * 1000:.1f} ms for one curve of 2,500 points (median of 20), "
+        f"{whole * 1000:.0f} ms for eight",
+    )  # fmt: skip
+
+
+class Timed(Attempt):
+    """An attempt that knows how long its training took: (seconds, seconds of processor)."""
+
+    took = (0.0, 0.0)
+
+    def _trained(self, *arguments: Any) -> bool:
+        began, used = time.perf_counter(), time.process_time()
+        trained = super()._trained(*arguments)
+        self.took = time.perf_counter() - began, time.process_time() - used
+        return trained
+
+
+def overhead(place: Place, kind: str, arguments: argparse.Namespace) -> None:
+    """The training of a job against the bare loop, in turn, in this process."""
+    torch.set_num_threads(1)
+    file = place.settings.data_dir / "text.txt"
+    file.write_text(Path(__file__).read_text() * 40)
+    dataset = place.datasets.add(file, "text", "text")
+    spec = {"max_steps": OVERHEAD_STEPS, "batch_size": 16, "window": 64}
+    spec |= {"checkpoint_every_seconds": CHECKPOINT_SECONDS}
+    jobs, bare = [], []
+    for _ in range(arguments.repeats):
+        job = place.submitted(spec, network=OVERHEAD, dataset=dataset.id)
+        bare.append(_bare(job, file))
+        claim = place.queue.claim("bench", "local")
+        assert claim is not None
+        attempt = Timed(place.surroundings, claim, on_lost=lambda: os._exit(3))
+        attempt.run()
+        jobs.append(attempt.took)
+    seconds = min(took for took, _ in jobs) / min(took for took, _ in bare) - 1
+    processor = min(used for _, used in jobs) / min(used for _, used in bare) - 1
+    say(
+        "overhead", kind,
+        f"{seconds:+.1%} seconds, {processor:+.1%} seconds of processor: {min(jobs)[0]:.2f} s as a "
+        f"job, {min(bare)[0]:.2f} s bare (the least of {arguments.repeats}, in turn; "
+        f"{OVERHEAD_STEPS} steps, lstm 1 × 192, checkpoint every {CHECKPOINT_SECONDS} s)",
+    )  # fmt: skip
+
+
+def _bare(job: Job, file: Path) -> tuple[float, float]:
+    asked = job.spec["training"]
+    names = ("max_steps", "batch_size", "window", "learning_rate", "optimizer", "clip_norm")
+    wishes = Wishes(
+        format="text",
+        validation_fraction=asked["validation_fraction"],
+        test_fraction=asked["test_fraction"],
+        network=dict(job.spec["network"]),
+        training={name: asked[name] for name in names},
+    )
+    run = plan(file, wishes)
+    began, used = time.perf_counter(), time.process_time()
+    for _ in run.train():
+        pass
+    return time.perf_counter() - began, time.process_time() - used
+
+
+def first(place: Place, kind: str, arguments: argparse.Namespace) -> None:
+    """From submitting a job to its first metric, everything in processes of its own."""
+    system = build(place.settings, place.database, place.registry, place.datasets)
+    system.dispatcher.start()
+    times = []
+    try:
+        system.jobs.submit(place.spec())  # measures the machine
+        for _ in range(3):
+            wait_for(lambda: set(system.jobs.counts()) == {"succeeded"})
+            job = system.jobs.submit(place.spec())
+            found = wait_for(lambda run=job.run_id: system.jobs.metrics(run))  # type: ignore[misc]
+            times.append((found[0].points[0].at - job.created_at) / 1000)
+            seen = (time.time() * 1000 - job.created_at) / 1000
+        wait_for(lambda: set(system.jobs.counts()) == {"succeeded"})
+    finally:
+        system.dispatcher.close()
+    say(
+        "first", kind,
+        f"{statistics.median(times):.1f} s from submitting to the first metric measured "
+        f"(median of 3), {seen:.1f} s until it is read",
+    )  # fmt: skip
+
+
+def kills(place: Place, kind: str, arguments: argparse.Namespace) -> None:
+    """Runners, servers or both killed at random moments, until so many were."""
+    say("kills", kind, survive(place, arguments.kills))
+
+
+PARTS: Final[dict[str, Callable[[Place, str, argparse.Namespace], None]]] = {
+    "claims": claims,
+    "points": points,
+    "charts": charts,
+    "overhead": overhead,
+    "first": first,
+    "kills": kills,
+}
+
+
+@contextmanager
+def places() -> Iterator[list[tuple[str, Callable[[], Any]]]]:
+    """Makers of fresh places, one for each kind of database."""
+    with postgres.server() as url:
+
+        @contextmanager
+        def on_sqlite() -> Iterator[Place]:
+            with (
+                tempfile.TemporaryDirectory() as folder,
+                _place(f"sqlite:///{folder}/jobs.sqlite3", folder) as place,
+            ):
+                yield place
+
+        @contextmanager
+        def on_postgresql() -> Iterator[Place]:
+            with (
+                tempfile.TemporaryDirectory() as folder,
+                postgres.empty_database(url) as made,
+                _place(made, folder) as place,
+            ):
+                yield place
+
+        yield [("SQLite", on_sqlite), ("PostgreSQL", on_postgresql)]
+
+
+@contextmanager
+def _place(url: str, folder: str) -> Iterator[Place]:
+    database = Database(url)
+    database.migrate()
+    try:
+        yield make_place(database, Path(folder), lease=3.0)
+    finally:
+        database.close()
+
+
+def main() -> None:
+    """Run the parts that are named."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("parts", nargs="*", metavar="PART")
+    parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--repeats", type=int, default=3)
+    arguments = parser.parse_args()
+    with places() as found:
+        for part in arguments.parts or list(PARTS):
+            for kind, make in found:
+                with make() as place:
+                    PARTS[part](place, kind, arguments)
+
+
+if __name__ == "__main__":
+    main()
