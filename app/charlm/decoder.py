@@ -25,10 +25,11 @@ from numpy.typing import NDArray
 from app.charlm import stepping
 from app.charlm.blocks import GROUP, LANES
 from app.charlm.cells import CELLS
-from app.charlm.kernels import padded
+from app.charlm.kernels import padded, room_for
 from app.charlm.network import CharNetwork
 from app.charlm.packing import pack_network
 from app.charlm.sampling import Sampling
+from app.charlm.tiles import CONFIGURATION
 from app.charlm.workers import ALONE, Workers
 from app.errors import InvalidInput
 
@@ -197,7 +198,7 @@ class Decoder:
             self._weights, scratch, self._cell, self.hidden_size, ids_B.astype(np.int32),
             state_BLS, np.arange(rows), rows, True,
         )  # fmt: skip
-        logits: Floats = scratch.logits_BV[:, : self.symbols]
+        logits: Floats = scratch.logits_BV[:rows, : self.symbols]
         return logits
 
     def write(
@@ -252,14 +253,15 @@ class Decoder:
         width = padded(self.hidden_size, LANES)
         panels = self._weights.hidden[0]
         kind = np.uint8 if self.precision == "int8" else np.float32
-        outputs = panels.shape[1] * LANES
+        outputs, room = panels.shape[1] * LANES, room_for(rows)
         return stepping.Scratch(
-            np.zeros((rows, width), dtype=kind),
-            np.zeros((rows, width), dtype=kind),
-            np.empty((rows, outputs), dtype=np.float32),
-            np.empty((rows, outputs), dtype=np.float32),
-            np.empty((rows, padded(self.symbols, GROUP)), dtype=np.float32),
+            np.zeros((room, width), dtype=kind),
+            np.zeros((room, width), dtype=kind),
+            np.empty((room, outputs), dtype=np.float32),
+            np.empty((room, outputs), dtype=np.float32),
+            np.empty((room, padded(self.symbols, GROUP)), dtype=np.float32),
             np.empty(self.symbols, dtype=np.float64),
+            CONFIGURATION,
         )
 
 

@@ -81,4 +81,5 @@ def highest(values: Any, count: int) -> float:
         d = max(d, values[v + 3])
     for v in range(count - count % 4, count):
         a = max(a, values[v])
-    return max(max(a, b), max(c, d))
+    largest: float = max(max(a, b), max(c, d))
+    return largest

@@ -6,7 +6,7 @@ processor that runs them and free of the interpreter lock:
 - **int8**: weights as int8 with one scale an output, inputs as uint8 around 128
   at the fixed scale 1/127. The sums are integers, exact in any order, so that a
   row gives the same bits alone or among hundreds. With AVX-512 VNNI one
-  instruction multiplies and adds 64 pairs.
+  instruction multiplies and adds 64 pairs; with AMX (``tiles.py``) 16,384.
 - **float32**: every sum is added up in the order of k, whatever the number of
   rows, so that the rounding is always the same.
 
@@ -28,9 +28,12 @@ from numba.extending import overload
 from numpy.typing import NDArray
 
 from app.charlm.blocks import GROUP, LANES, block, compiled
+from app.charlm.tiles import DEPTH, HAS_TILES, TILE_ROWS, product_tiles
 
 ACTIVATION_SCALE: Final = 1.0 / 127.0
 ZERO_POINT: Final = 128
+LEAST_TILE_ROWS: Final = 5
+"""Fewer rows are as fast without tiles, which always compute 16."""
 
 _int8_1, _int8_2, _int8_4, _int8_6 = (block(rows, integers=True) for rows in (1, 2, 4, 6))
 _float_1, _float_2, _float_4, _float_6 = (block(rows, integers=False) for rows in (1, 2, 4, 6))
@@ -99,23 +102,44 @@ def product_float32(
 
 
 def product(
-    x_BK: Any, panels: Any, scales_N: Any, offsets_N: Any, biases_N: Any, y_BN: Any, rows: int
-) -> None:
-    """``product_int8`` or ``product_float32``, by the type of the panels; for compiled callers."""
+    x_BK: Any, panels: Any, scales_N: Any, offsets_N: Any, biases_N: Any, y_BN: Any, rows: int,
+    configuration: Any,
+) -> None:  # fmt: skip
+    """The product that suits panels, rows and processor; for compiled callers.
+
+    x and y have ``room_for(rows)``; ``configuration`` is ``tiles.CONFIGURATION``.
+    """
 
 
 @overload(product)
 def _product(  # pragma: no cover  (runs while compiling, not when the cache is warm)
-    x_BK: Any, panels: Any, scales_N: Any, offsets_N: Any, biases_N: Any, y_BN: Any, rows: Any
-) -> Any:
-    chosen = product_int8 if panels.dtype == types.int8 else product_float32
+    x_BK: Any, panels: Any, scales_N: Any, offsets_N: Any, biases_N: Any, y_BN: Any, rows: Any,
+    configuration: Any,
+) -> Any:  # fmt: skip
+    integers = panels.dtype == types.int8
+    chosen = product_int8 if integers else product_float32
 
     def call(
-        x_BK: Any, panels: Any, scales_N: Any, offsets_N: Any, biases_N: Any, y_BN: Any, rows: Any
-    ) -> Any:
+        x_BK: Any, panels: Any, scales_N: Any, offsets_N: Any, biases_N: Any, y_BN: Any, rows: Any,
+        configuration: Any,
+    ) -> Any:  # fmt: skip
         chosen(x_BK, panels, scales_N, offsets_N, biases_N, y_BN, rows)
 
-    return call
+    def call_tiles(
+        x_BK: Any, panels: Any, scales_N: Any, offsets_N: Any, biases_N: Any, y_BN: Any, rows: Any,
+        configuration: Any,
+    ) -> Any:  # fmt: skip
+        if len(configuration) and rows >= LEAST_TILE_ROWS and x_BK.shape[1] % DEPTH == 0:
+            product_tiles(x_BK, panels, scales_N, offsets_N, biases_N, y_BN, rows, configuration)
+        else:
+            product_int8(x_BK, panels, scales_N, offsets_N, biases_N, y_BN, rows)
+
+    return call_tiles if integers and HAS_TILES else call
+
+
+def room_for(rows: int) -> int:
+    """How many rows the arrays of a product must have."""
+    return padded(rows, TILE_ROWS) if rows >= LEAST_TILE_ROWS else rows
 
 
 def load_input(hidden: Any, x: Any, units: int) -> None:

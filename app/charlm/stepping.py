@@ -39,6 +39,7 @@ class Scratch(NamedTuple):
     from_hidden_BN: Any
     logits_BV: Any
     probabilities_V: Any
+    tiles: Any  # the processor's tile configuration, or empty
 
 
 @compiled
@@ -55,18 +56,19 @@ def step(
         for row in range(rows):
             load_input(state[slots[row], layer], scratch.own_BP[row], units)
         product(scratch.own_BP, panels[layer], scales[layer], offsets[layer], biases[layer],
-                scratch.from_hidden_BN, rows)  # fmt: skip
+                scratch.from_hidden_BN, rows, scratch.tiles)  # fmt: skip
         if layer > 0:
             product(scratch.below_BP, upper[layer - 1], upper_scales[layer - 1],
                     upper_offsets[layer - 1], upper_biases[layer - 1],
-                    scratch.from_input_BN, rows)  # fmt: skip
+                    scratch.from_input_BN, rows, scratch.tiles)  # fmt: skip
         for row in range(rows):
             x = table[chars[row]] if layer == 0 else scratch.from_input_BN[row]
             update(cell, x, scratch.from_hidden_BN[row], state[slots[row], layer], units, width)
             load_input(state[slots[row], layer], scratch.below_BP[row], units)
     if wants_logits:
         panels1, scales1, offsets1, biases1 = weights.output
-        product(scratch.below_BP, panels1, scales1, offsets1, biases1, scratch.logits_BV, rows)
+        product(scratch.below_BP, panels1, scales1, offsets1, biases1, scratch.logits_BV, rows,
+                scratch.tiles)  # fmt: skip
 
 
 @compiled

@@ -15,6 +15,7 @@ import typer
 
 from app.charlm.blocks import HAS_VNNI
 from app.charlm.device import pick_device
+from app.charlm.tiles import CONFIGURATION
 from app.cli import console
 from app.database.session import Database
 from app.errors import CharloomError, StorageFailed
@@ -52,7 +53,11 @@ def _machine() -> Iterator[tuple[str, str]]:
     for name in _LIBRARIES:
         yield name, metadata.version(name)
     yield "processors", f"{console.settings().threads} in use"
-    yield "int8", "VNNI instructions" if HAS_VNNI else "no VNNI instructions: slower, same results"
+    found = [name for name, there in (("VNNI", HAS_VNNI), ("AMX", len(CONFIGURATION))) if there]
+    yield (
+        "int8",
+        f"by {', '.join(found)}" if found else "no VNNI: slower, the same results",
+    )
     yield "training on", f"{pick_device('auto')}, {torch.get_num_threads()} threads"
 
 

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 
-from app.charlm.blocks import GROUP, read_vectors
-from app.charlm.kernels import pack, product_float32, product_int8
+from app.charlm.blocks import GROUP, compiled, read_vectors
+from app.charlm.kernels import pack, product
+from app.charlm.tiles import CONFIGURATION
 
 _REPEATS: Final = 7
 
@@ -45,17 +46,22 @@ def streaming_seconds(size: int) -> float:
     return best_seconds(lambda: read_vectors(words))
 
 
-def multiply_adds_per_second(*, integers: bool) -> float:
-    """The rate of a product whose operands stay in the first-level cache."""
-    rows, inputs = 48, 256
-    weights = np.ones((GROUP, inputs), dtype=np.float32)
-    matrix = pack(weights, np.zeros(GROUP, dtype=np.float32), integers=integers)
-    x_BK = np.ones((rows, inputs), dtype=np.uint8 if integers else np.float32)
-    y_BN = np.empty((rows, GROUP), dtype=np.float32)
+@compiled
+def _product(x: Any, panels: Any, scales: Any, offsets: Any, biases: Any, y: Any, rows: int,
+             tiles: Any) -> None:  # fmt: skip
+    product(x, panels, scales, offsets, biases, y, rows, tiles)
 
-    product = product_int8 if integers else product_float32
+
+def multiply_adds_per_second(*, integers: bool) -> float:
+    """The rate of a product whose operands stay in the caches nearest to the processor."""
+    rows, inputs, outputs = 64, 512, 8 * GROUP
+    weights = np.ones((outputs, inputs), dtype=np.float32)
+    matrix = pack(weights, np.zeros(outputs, dtype=np.float32), integers=integers)
+    x_BK = np.ones((rows, inputs), dtype=np.uint8 if integers else np.float32)
+    y_BN = np.empty((rows, outputs), dtype=np.float32)
 
     def work() -> None:
-        product(x_BK, matrix.panels, matrix.scales_N, matrix.offsets_N, matrix.biases_N, y_BN, rows)
+        _product(x_BK, matrix.panels, matrix.scales_N, matrix.offsets_N, matrix.biases_N, y_BN,
+                 rows, CONFIGURATION)  # fmt: skip
 
-    return rows * inputs * GROUP / best_seconds(work)
+    return rows * inputs * outputs / best_seconds(work)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
 from app.charlm import kernels
-from app.charlm.kernels import pack, padded, product_float32, product_int8
+from app.charlm.blocks import compiled
+from app.charlm.kernels import pack, padded, product_float32, product_int8, room_for
+from app.charlm.tiles import CONFIGURATION
 
 
 @pytest.mark.parametrize(("outputs", "inputs"), [(64, 16), (128, 48), (320, 272)])
@@ -36,6 +40,27 @@ def test_the_largest_sums_do_not_overflow() -> None:
         y = np.zeros((1, 64), dtype=np.float32)
         product_int8(x, packed.panels, packed.scales_N, packed.offsets_N, packed.biases_N, y, 1)
         np.testing.assert_allclose(y, -4096 * value, rtol=1e-6)
+
+
+@compiled
+def chosen(x: Any, panels: Any, scales: Any, offsets: Any, biases: Any, y: Any, rows: int,
+           tiles: Any) -> None:  # fmt: skip
+    kernels.product(x, panels, scales, offsets, biases, y, rows, tiles)
+
+
+@pytest.mark.parametrize(("outputs", "inputs"), [(64, 64), (192, 80), (128, 256)])
+@pytest.mark.parametrize("tiles", [CONFIGURATION, CONFIGURATION[:0]])
+def test_tiles_change_no_bit(outputs: int, inputs: int, tiles: Any) -> None:
+    random = np.random.default_rng(outputs)
+    weights = random.normal(size=(outputs, inputs)).astype(np.float32)
+    packed = pack(weights, weights[:, 0], integers=True)
+    matrix = (packed.panels, packed.scales_N, packed.offsets_N, packed.biases_N)
+    for rows in (1, 4, 5, 16, 17, 31, 32, 33, 48, 49, 70):
+        x = random.integers(1, 256, size=(room_for(rows), inputs)).astype(np.uint8)
+        wanted, got = (np.full((len(x), outputs), np.nan, dtype=np.float32) for _ in range(2))
+        product_int8(x, *matrix, wanted, rows)
+        chosen(x, *matrix, got, rows, tiles)
+        assert np.array_equal(got[:rows], wanted[:rows])
 
 
 @pytest.mark.parametrize(("outputs", "inputs"), [(64, 16), (192, 80)])
@@ -68,7 +93,7 @@ def test_a_packed_matrix_knows_its_size() -> None:
 
 def test_the_python_faces_of_compiled_functions_do_nothing() -> None:
     y = np.zeros((1, 64), dtype=np.float32)
-    kernels.product(None, None, None, None, None, y, 1)
+    kernels.product(None, None, None, None, None, y, 1, None)
     kernels.load_input(y[0], y[0], 64)
     assert not y.any()
     assert padded(17, 16) == 32
