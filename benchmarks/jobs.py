@@ -147,15 +147,32 @@ def charts(place: Place, kind: str, arguments: argparse.Namespace) -> None:
 
 
 class Timed(Attempt):
-    """An attempt that knows how long its training took: (seconds, seconds of processor)."""
+    """An attempt that knows how long its training took, and how much of that was not training.
+
+    Seconds, seconds of processor, and seconds that the training waited for what
+    a job does beside it.
+    """
 
     took = (0.0, 0.0)
+    beside = 0.0
 
-    def _trained(self, *arguments: Any) -> bool:
+    def _trained(self, job: Any, run: Any, recorder: Any, savings: Any, base: Any) -> bool:
+        recorder.add = self._counted(recorder.add)
+        savings.save_if_due = self._counted(savings.save_if_due)
         began, used = time.perf_counter(), time.process_time()
-        trained = super()._trained(*arguments)
+        trained = super()._trained(job, run, recorder, savings, base)
         self.took = time.perf_counter() - began, time.process_time() - used
         return trained
+
+    def _counted(self, act: Callable[..., Any]) -> Callable[..., Any]:
+        def counted(*arguments: Any, **named: Any) -> Any:
+            began = time.perf_counter()
+            try:
+                return act(*arguments, **named)
+            finally:
+                self.beside += time.perf_counter() - began
+
+        return counted
 
 
 def overhead(place: Place, kind: str, arguments: argparse.Namespace) -> None:
@@ -166,7 +183,7 @@ def overhead(place: Place, kind: str, arguments: argparse.Namespace) -> None:
     dataset = place.datasets.add(file, "text", "text")
     spec = {"max_steps": OVERHEAD_STEPS, "batch_size": 16, "window": 64}
     spec |= {"checkpoint_every_seconds": CHECKPOINT_SECONDS}
-    jobs, bare = [], []
+    jobs, bare, beside = [], [], []
     for _ in range(arguments.repeats):
         job = place.submitted(spec, network=OVERHEAD, dataset=dataset.id)
         bare.append(_bare(job, file))
@@ -175,10 +192,12 @@ def overhead(place: Place, kind: str, arguments: argparse.Namespace) -> None:
         attempt = Timed(place.surroundings, claim, on_lost=lambda: os._exit(3))
         attempt.run()
         jobs.append(attempt.took)
+        beside.append(attempt.beside / attempt.took[0])
     seconds = min(took for took, _ in jobs) / min(took for took, _ in bare) - 1
     processor = min(used for _, used in jobs) / min(used for _, used in bare) - 1
     say(
         "overhead", kind,
+        f"{statistics.median(beside):.2%} of the training's seconds are spent beside it; in all "
         f"{seconds:+.1%} seconds, {processor:+.1%} seconds of processor: {min(jobs)[0]:.2f} s as a "
         f"job, {min(bare)[0]:.2f} s bare (the least of {arguments.repeats}, in turn; "
         f"{OVERHEAD_STEPS} steps, lstm 1 × 192, checkpoint every {CHECKPOINT_SECONDS} s)",

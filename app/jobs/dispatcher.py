@@ -54,6 +54,7 @@ class Dispatcher:
         # When an attempt was first seen so, by our own clock: the database may have been away.
         self._asked_at: dict[Claim, float] = {}  # asked to stop
         self._late_at: dict[Claim, float] = {}  # with its lease over
+        self._placed: dict[Claim, str] = {}  # where runners were at the last look
         self._tidied_at = -float("inf")
         self._woken = threading.Event()
         self._closed = threading.Event()
@@ -81,6 +82,7 @@ class Dispatcher:
                 self.round()
             except CharloomError as error:
                 _log.warning("jobs wait: %s", error.message)
+                self._end_hung()
             except Exception:  # noqa: BLE001 (jobs must not stand still for our mistake)
                 _log.exception("a round of the dispatcher failed")
             self._woken.wait(self._round_seconds)
@@ -90,6 +92,7 @@ class Dispatcher:
         """One look at everything: first what was lost, then what is due."""
         busy = 0
         active = self._upkeep.active()
+        self._placed = {each.claim: each.reference for each in active if each.reference}
         for attempt in active:
             if self._looked_after(attempt):
                 busy += 1
@@ -105,6 +108,19 @@ class Dispatcher:
         if self._retention is not None and time.monotonic() - self._tidied_at > _TIDY_SECONDS:
             self._tidied_at = time.monotonic()
             self._retention.apply()
+
+    def _end_hung(self) -> None:
+        """End a runner that stands still while the database does not answer.
+
+        Stopped in the middle of a write, it holds a SQLite file for everyone,
+        and no row can tell us so.
+        """
+        now = time.monotonic()
+        for claim, reference in self._placed.items():
+            if self._executor.status(reference) is not Status.STOPPED:
+                self._late_at.pop(claim, None)
+            elif now - self._late_at.setdefault(claim, now) >= self._times.lease:
+                self._executor.stop(reference, force=True)
 
     def _start_next(self) -> bool:
         claim = self._queue.claim(self._owner, self._executor.name)

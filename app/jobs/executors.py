@@ -39,6 +39,7 @@ class Status(StrEnum):
 
     ALIVE = "alive"
     GONE = "gone"
+    STOPPED = "stopped"  #: it is there, and stands still
     UNKNOWN = "unknown"  #: it runs elsewhere; only its lease tells
 
 
@@ -118,13 +119,12 @@ class LocalExecutor:
             code = child.poll()
             if code is not None:
                 self._exit_codes[reference] = code
-            return Status.ALIVE if code is None else Status.GONE
-        if not self.here(reference):
-            return Status.UNKNOWN
-        return Status.ALIVE if _process(reference) else Status.GONE
+            if code is not None:
+                return Status.GONE
+        return _status(reference) if self.here(reference) else Status.UNKNOWN
 
     def stop(self, reference: str, *, force: bool) -> None:
-        if self.status(reference) is not Status.ALIVE:
+        if self.status(reference) not in (Status.ALIVE, Status.STOPPED):
             return
         group = int(reference.split("/")[1])
         with suppress(ProcessLookupError, PermissionError):
@@ -191,15 +191,19 @@ def reference_of(pid: int) -> str:
     return f"{host_name()}/{pid}/{started:.2f}"
 
 
-def _process(reference: str) -> psutil.Process | None:
-    """The process of a reference to this machine, if it runs."""
+def _status(reference: str) -> Status:
+    """What has become of a process of this machine."""
     _, pid, started = reference.split("/")
     try:
         process = psutil.Process(int(pid))
-        same = abs(process.create_time() - float(started)) <= _SAME_START
-        return process if same and process.status() != psutil.STATUS_ZOMBIE else None
+        if abs(process.create_time() - float(started)) > _SAME_START:
+            return Status.GONE
+        found = process.status()
     except psutil.Error:
-        return None
+        return Status.GONE
+    if found in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD):
+        return Status.GONE
+    return Status.STOPPED if found == psutil.STATUS_STOPPED else Status.ALIVE
 
 
 @lru_cache(maxsize=1)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from app.database.session import Database
 from app.dataset_store import Dataset, Datasets
+from app.errors import Overloaded
 from app.jobs.assembly import checkpoint_store
 from app.jobs.facade import Jobs
 from app.jobs.leases import Leases
@@ -127,8 +129,9 @@ def wait_for(holds: Callable[[], Any], seconds: float = 60.0, pause: float = 0.0
     """Wait until something holds, and give it; fails when it takes far too long."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
-        found = holds()
-        if found:
-            return found
+        with suppress(Overloaded):  # a database that somebody holds who stands still
+            found = holds()
+            if found:
+                return found
         time.sleep(pause)
     raise AssertionError("waited in vain")

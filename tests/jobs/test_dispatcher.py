@@ -17,13 +17,14 @@ from sqlalchemy import text, update
 
 from app.database.job_tables import AttemptRow, JobRow, RunRow
 from app.database.tables import Base
-from app.errors import LeaseLost, StorageFailed
+from app.errors import LeaseLost, Overloaded, StorageFailed
 from app.jobs.dispatcher import Dispatcher
 from app.jobs.executors import Status, host_name
 from app.jobs.publishing import publish
 from app.jobs.queue import Claim
 from app.jobs.states import JobState
 from app.jobs.times import Times
+from app.jobs.upkeep import Upkeep
 from app.jobs.values import Job
 from tests.jobs.making import Place, wait_for
 from tests.models import tiny_artifact
@@ -101,6 +102,10 @@ def publishing(place: Place) -> Callable[[Claim], None]:
     return work
 
 
+def waiting(end: threading.Event) -> None:
+    end.wait(60)
+
+
 def many(place: Place, count: int) -> list[str]:
     """Queue many jobs quickly, for a few models."""
     first = place.submitted()
@@ -121,7 +126,7 @@ def columns(row: Base) -> dict[str, Any]:
 
 def test_two_servers_run_each_of_many_jobs_once(place: Place) -> None:
     """Fails when a claim is read first and written after."""
-    ids = many(place, 200 if place.database.engine.dialect.name == "postgresql" else 60)
+    ids = many(place, 200 if place.database.engine.dialect.name == "postgresql" else 30)
     work = publishing(place)
     executors = [Threads(work), Threads(work)]
     with ExitStack() as stack:
@@ -281,6 +286,27 @@ def test_a_runner_that_will_not_stop_is_made_to(place: Place) -> None:
         end.set()
         wait_for(lambda: place.jobs.get(job.id).is_final)
     assert place.jobs.get(job.id).state is JobState.CANCELLED
+
+
+def test_a_runner_that_stands_still_and_holds_the_database_is_ended(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = place.submitted()
+    end = threading.Event()
+    executor = Threads(lambda claim: waiting(end))
+    with dispatching(place, executor, times=Times(0.3)):
+        reference = wait_for(lambda: next(iter(executor.running), None))
+        wait_for(lambda: Upkeep(place.database, place.times).active()[0].reference)
+        time.sleep(0.1)  # a round that sees it
+
+        def locked(self: Dispatcher) -> None:
+            raise Overloaded("The database does not answer just now; try again.")
+
+        monkeypatch.setattr(Dispatcher, "round", locked)
+        monkeypatch.setattr(executor, "status", lambda reference: Status.STOPPED)
+        wait_for(lambda: (reference, True) in executor.stopped)
+        end.set()
+    assert not place.jobs.get(job.id).is_final
 
 
 def test_a_failed_round_is_not_the_last(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import random
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -167,6 +168,26 @@ def test_a_runner_outlives_its_server(sqlite_place: Place, undisturbed: dict[str
     assert place.jobs.get(job.id).attempt == 1
 
 
+def stop_outside_a_write(place: Place, pid: int) -> None:
+    """Stop a process, but not where it holds the SQLite file for everyone."""
+
+    def stopped() -> bool:
+        os.kill(pid, signal.SIGSTOP)
+        file = place.database.engine.url.database
+        assert file
+        with sqlite3.connect(file, timeout=0.2, isolation_level=None) as connection:
+            try:
+                connection.execute("BEGIN IMMEDIATE")
+            except sqlite3.OperationalError:
+                os.kill(pid, signal.SIGCONT)
+                return False
+            connection.execute("ROLLBACK")
+        connection.close()
+        return True
+
+    wait_for(stopped)
+
+
 def test_a_runner_that_was_stopped_for_too_long_is_fenced_off(sqlite_place: Place) -> None:
     """Its lease is taken over while it stands still; awake again, it must write nothing."""
     place = sqlite_place
@@ -174,7 +195,7 @@ def test_a_runner_that_was_stopped_for_too_long_is_fenced_off(sqlite_place: Plac
     with server(place):
         pid = a_runner(place)
         wait_for(lambda: "prepared" in place.events(job))
-    os.kill(pid, signal.SIGSTOP)
+    stop_outside_a_write(place, pid)
     with place.database.session() as session:  # as another machine's dispatcher would see it
         row = session.get_one(JobRow, job.id)
         row.state, row.lease_expires_at, row.lease_token = "queued", None, row.lease_token + 1
