@@ -35,6 +35,7 @@ from app.charlm.windows import Window, Windows
 from app.errors import TrainingFailed
 
 _EVALUATION_ROWS = 32
+_EVALUATING = 0.2  # the share of a budget that evaluations may take
 
 
 @dataclass(frozen=True)
@@ -239,8 +240,11 @@ class Training:
         steps = self.config.planned_steps(self.step)
         if steps is None:
             return False
-        every = max(1, steps // self.config.evaluations)
-        return self.step % every == 0 or self.step == steps
+        if self.step == steps:
+            return True
+        budget, every = self.config.budget_seconds, max(1, steps // self.config.evaluations)
+        affordable = budget is None or self._pace.evaluating <= _EVALUATING * self._elapsed
+        return affordable and self.step % every == 0
 
     def _plan(self) -> None:
         """Make, or now and then correct, the number of steps that fits the budget."""
@@ -252,12 +256,15 @@ class Training:
         if not config.plan:
             if pace.is_known(self._elapsed, budget):
                 self.measure()  # shows what evaluations will cost
-                fitting = pace.fitting(step, left - pace.evaluating * (1 + config.evaluations))
+                # What the first one cost says little: it made ready for those to come.
+                reserved = min(pace.evaluating * (1 + config.evaluations), _EVALUATING * left)
+                fitting = pace.fitting(step, left - reserved)
                 fitting = min(fitting, config.max_steps or fitting)
                 self.config = with_plan(config, step, fitting)
         elif steps is not None and pace.correction_due(step, steps):
             done = max(1, round(config.evaluations * step / steps))
             reserved = pace.evaluating / done * (config.evaluations - done)
+            reserved = min(reserved, _EVALUATING * left)
             fitting = pace.fitting(step, left - reserved)
             fitting = min(fitting, config.max_steps or fitting)
             if abs(fitting - steps) > 0.04 * steps:

@@ -6,6 +6,7 @@ import itertools
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -286,3 +287,30 @@ def test_other_errors_of_torch_stay_what_they_are() -> None:
     wrong.output = torch.nn.Linear(9, 30)
     with pytest.raises(RuntimeError, match="shapes"):
         next(Training(wrong, text_corpus(), SHORT, clock=ticking()).run())
+
+
+def test_dear_evaluations_do_not_eat_the_budget(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first evaluation makes ready what later ones use; on a busy machine it takes seconds."""
+    now = [0.0]
+
+    def spend(seconds: float) -> None:
+        now[0] += seconds
+
+    corpus = text_corpus()
+    windows = corpus.evaluation_windows
+
+    def dear(*args: Any, **kwargs: Any) -> Any:
+        spend(2.0)
+        return windows(*args, **kwargs)
+
+    monkeypatch.setattr(corpus, "evaluation_windows", dear)
+    config = replace(SHORT, max_steps=None, budget_seconds=30.0, evaluations=20)
+    training = Training(fresh(), corpus, config, clock=lambda: now[0])
+    evaluations = 0
+    for progress in training.run():
+        spend(0.1)
+        training._pace.training += 0.1  # the clock stands still within a step
+        evaluations += progress.validation is not None
+    assert 2 <= evaluations <= 5
+    assert 150 <= training.step <= 300
+    assert now[0] < 1.25 * 30
