@@ -25,14 +25,21 @@ def words(here: Path) -> Path:
     return path
 
 
+@pytest.fixture(scope="module")
+def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A server that has no slot for training."""
+    folder = tmp_path_factory.mktemp("server")
+    settings = Settings(
+        port=0, training_slots=0, data_dir=folder / "data", models_dir=str(folder / "models")
+    )
+    with serving(settings) as url:
+        yield url
+
+
 @pytest.fixture(params=["local", "server"])
-def where(request: pytest.FixtureRequest, here: Path) -> Iterator[tuple[str, ...]]:
-    """The options that say where the jobs are; nobody trains there."""
-    if request.param == "local":
-        yield ()
-        return
-    with serving(Settings(port=0, training_slots=0, data_dir=here / "its")) as url:
-        yield ("--url", url)
+def where(request: pytest.FixtureRequest) -> tuple[str, ...]:
+    """The options that say where the jobs are; every test leaves none behind."""
+    return () if request.param == "local" else ("--url", request.getfixturevalue("url"))
 
 
 def detached(charloom: Command, where: tuple[str, ...], *options: str) -> Result:
