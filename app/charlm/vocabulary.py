@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 UNKNOWN: Final = 0
 BOUNDARY: Final = 1
 RESERVED: Final = 2
+_SHORT: Final = 2000
 
 _RESERVED_NAMES: Final = ("<unknown>", "<boundary>")
 
@@ -64,6 +65,10 @@ class Vocabulary:
         table[points] = np.arange(RESERVED, len(self), dtype=np.int32)
         return table
 
+    @cached_property
+    def _id_of_character(self) -> dict[str, int]:
+        return {c: RESERVED + place for place, c in enumerate(self.characters)}
+
     def encode_code_points(self, points: NDArray[np.uint32]) -> NDArray[np.int32]:
         """Ids of the same shape as ``points``; ``UNKNOWN`` where not known."""
         table = self._id_of_point
@@ -73,6 +78,11 @@ class Vocabulary:
 
     def encode(self, text: str) -> NDArray[np.int32]:
         """The ids [len(text)] of a text; no boundary is added."""
+        if len(text) <= _SHORT:
+            # A lookup in numpy lets go of the interpreter lock, and getting it back
+            # from an engine at work takes longer than this.
+            known = self._id_of_character
+            return np.array([known.get(c, UNKNOWN) for c in text], dtype=np.int32)
         return self.encode_code_points(code_points(text))
 
     def decode(self, ids: Iterable[int]) -> str:
@@ -87,8 +97,8 @@ class Vocabulary:
 
     def unknown_characters(self, text: str) -> str:
         """The distinct characters of ``text`` that are not known, as first met."""
-        known = set(self.characters)
-        return "".join(dict.fromkeys(c for c in text if c not in known))
+        known = self._id_of_character
+        return "".join(c for c in dict.fromkeys(text) if c not in known)
 
     def widen(self, text: str) -> Vocabulary:
         """This vocabulary and, appended, the characters of ``text`` that it lacks."""

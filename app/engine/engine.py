@@ -199,7 +199,7 @@ class Engine:
 
     def _turn(self, lane: Lane) -> int:
         try:
-            return lane.turn(TICK_SECONDS, self._emit)
+            return lane.turn(TICK_SECONDS, self._emit, self._flush)
         except Exception as error:  # ours, whatever it is: the others go on
             logger.exception("a turn of %s failed", lane.network.key)
             for admitted in list(lane.running):

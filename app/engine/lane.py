@@ -29,6 +29,7 @@ STRIDE: Final = 256
 """Along long prompts a state is kept after every so many symbols."""
 
 Emit = Callable[[Admitted, Piece], None]
+Flush = Callable[[], None]
 
 
 class Lane:
@@ -80,15 +81,17 @@ class Lane:
                 state_LS[:] = hit.state
         self.running.append(admitted)
 
-    def turn(self, seconds: float, emit: Emit) -> int:
+    def turn(self, seconds: float, emit: Emit, flush: Flush = lambda: None) -> int:
         """Advance for about ``seconds``; how many symbols were read.
+
+        ``flush`` is called when what was given to ``emit`` should not wait.
 
         Half the time goes to prompts, half to drawing, where there are both.
         """
         writing = any(not each.sequence.reading for each in self.running)
         reading = any(each.sequence.reading for each in self.running)
         advanced = self._catch_up(seconds / (1 + writing), emit) if reading else 0
-        return advanced + self._write(seconds / (1 + reading), emit)
+        return advanced + self._write(seconds / (1 + reading), emit, flush)
 
     def drop(self, admitted: Admitted) -> None:
         """Free the row of a sequence that ended or was given up."""
@@ -191,18 +194,31 @@ class Lane:
 
     # -- writing
 
-    def _write(self, seconds: float, emit: Emit) -> int:
-        """Draw on every row that has caught up."""
-        ready = [each for each in self.running if not each.sequence.reading]
-        for each in ready:
+    def _write(self, seconds: float, emit: Emit, flush: Flush) -> int:
+        """Draw on every row that has caught up.
+
+        New texts get their first symbol at once, before all draw for longer.
+        """
+        for each in [each for each in self.running if not each.sequence.reading]:
             self._open(each, emit)
-        ready = [each for each in ready if each.sequence.request.max_symbols]
-        if not ready:
-            return 0
+        drawn = 0
+        if fresh := [each for each in self._ready() if not each.sequence.written]:
+            drawn = self._draw(fresh, 1, emit)
+            flush()
+        if ready := self._ready():
+            drawn += self._draw(ready, self._writing.steps(len(ready), seconds), emit)
+        return drawn
+
+    def _ready(self) -> list[Admitted]:
+        """The rows that draw: those that have caught up and are to be written to."""
+        return [
+            each
+            for each in self.running
+            if not each.sequence.reading and each.sequence.request.max_symbols
+        ]
+
+    def _draw(self, ready: list[Admitted], most: int, emit: Emit) -> int:
         rows = [self._row(each) for each in ready]
-        # New texts get their first symbol at once, before a longer run of steps.
-        fresh = any(not each.sequence.written for each in ready)
-        most = 1 if fresh else self._writing.steps(len(ready), seconds)
         steps = [
             min(most, each.sequence.request.max_symbols - len(each.sequence.written))
             for each in ready

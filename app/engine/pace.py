@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Final
 
 _FIRST_GUESS_SECONDS: Final = 0.0005
+_LEAST_SECONDS: Final = 1e-6
 _MEMORY: Final = 0.75
 
 
@@ -26,6 +27,8 @@ class Pace:
         """``steps`` steps of ``rows`` rows took ``seconds``."""
         size, cost = rows.bit_length(), seconds / steps
         before = self._seconds.get(size)
+        if steps == 1 and before is not None:
+            return  # mostly what a call costs by itself
         # Slower is believed at once, faster by and by: a tick must not be late.
         kept = _MEMORY if before is not None and cost < before else 0.0
         self._seconds[size] = kept * (before or 0.0) + (1 - kept) * cost
@@ -36,4 +39,4 @@ class Pace:
         size = rows.bit_length()
         nearest = min(self._seconds, key=lambda known: abs(known - size))
         # More rows cost at most in proportion; fewer may cost the same.
-        return max(self._seconds[nearest] * 2.0 ** max(0, size - nearest), 1e-9)
+        return max(self._seconds[nearest] * 2.0 ** max(0, size - nearest), _LEAST_SECONDS)

@@ -16,7 +16,6 @@ from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response
-from ulid import ULID
 
 from app.charlm.sampling import Sampling
 from app.charlm.vocabulary import Vocabulary
@@ -26,6 +25,7 @@ from app.engine.stream import AsyncStream
 from app.errors import CharloomError, InvalidInput
 from app.web.bodies import documented, json_body
 from app.web.dependencies import ModelLease, ServedBy
+from app.web.identifiers import fresh
 from app.web.problems import error_object, request_id
 from app.web.schemas import CompletionAnswer, CompletionRequest
 from app.web.streaming import EVENT_HEADERS, Live, while_connected, with_pings
@@ -89,7 +89,7 @@ class _Completion:
                 code="unknown_characters",
             )
         fields = {
-            "id": f"cmpl-{ULID()}",
+            "id": f"cmpl-{fresh()}",
             "object": "text_completion",
             "created": int(time.time()),
             "model": lease.version.id,

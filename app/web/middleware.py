@@ -16,8 +16,8 @@ from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
-from ulid import ULID
 
+from app.web.identifiers import fresh
 from app.web.problems import Forbidden, problem_response
 
 _log = logging.getLogger(__name__)
@@ -51,7 +51,7 @@ class Envelope:
             await self.app(scope, receive, send)
             return
         given = Headers(scope=scope).get("x-request-id", "")
-        name = given if _PRINTABLE.fullmatch(given) else f"req_{ULID()}"
+        name = given if _PRINTABLE.fullmatch(given) else f"req_{fresh()}"
         scope.setdefault("state", {})["request_id"] = name
         status, start = 0, time.perf_counter()
 
