@@ -18,7 +18,7 @@ from app.web.dependencies import open_backend
 from app.web.middleware import Envelope, Gate
 from app.web.problems import install
 from app.web.schemas import ProblemAnswer
-from app.web.traffic import Traffic
+from app.web.traffic import JobGauge, Traffic
 
 _DESCRIPTION: Final = (
     "Trains, stores and serves character-level recurrent language models. "
@@ -52,6 +52,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         redirect_slashes=False,
     )
     app.state.prometheus = prometheus
+    app.state.job_gauge = JobGauge(prometheus)
     install(app)
     for routes in (completions, score, models, datasets, jobs, events, runs, health):
         app.include_router(routes.router)

@@ -255,7 +255,9 @@ class Attempt:
 
 
 def _lineage(job: Assignment) -> Lineage:
-    return Lineage(corpus=f"dataset {job.spec['dataset']}", base_model=job.base_version)
+    said = job.spec["tags"].get("corpus")  # train --detach --corpus
+    corpus = f"{said} (dataset {job.spec['dataset']})" if said else f"dataset {job.spec['dataset']}"
+    return Lineage(corpus=corpus, base_model=job.base_version)
 
 
 def surroundings(settings: Settings) -> Surroundings:

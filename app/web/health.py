@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -9,7 +11,7 @@ from fastapi import APIRouter, Request
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.responses import FileResponse, JSONResponse, Response
 
-from app.errors import NotFound
+from app.errors import CharloomError, NotFound
 from app.web.dependencies import Backend
 
 router = APIRouter(tags=["health"])
@@ -41,6 +43,10 @@ async def readyz(request: Request) -> Response:
 
 @router.get("/metrics", summary="Counters for Prometheus")
 async def metrics(request: Request) -> Response:
+    backend: Backend | None = getattr(request.app.state, "backend", None)
+    if backend is not None:
+        with suppress(CharloomError):  # the database may be what is to be looked into
+            request.app.state.job_gauge.show(await asyncio.to_thread(backend.jobs.counts))
     return Response(generate_latest(request.app.state.prometheus), media_type=CONTENT_TYPE_LATEST)
 
 

@@ -1,12 +1,15 @@
-"""What is counted and logged of every request: never its text."""
+"""What is counted: requests, never their text, and jobs by their state."""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from typing import Final
 
-from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from starlette.types import Scope
+
+from app.jobs.states import JobState
 
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 60)
@@ -43,3 +46,15 @@ class Traffic:
             seconds * 1000,
             scope["state"]["request_id"],
         )
+
+
+class JobGauge:
+    """Training jobs by state, as many series as there are states."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._jobs = Gauge("charloom_jobs", "Training jobs.", ["state"], registry=registry)
+
+    def show(self, counts: Mapping[str, int]) -> None:
+        """``counts``: state -> jobs; a state left out has none."""
+        for state in JobState:
+            self._jobs.labels(state.value).set(counts.get(state, 0))

@@ -288,6 +288,18 @@ def test_what_waits_has_a_run_without_curves(client: TestClient, job: dict[str, 
         assert all(not each.get("points") for each in page["data"])
 
 
+def test_jobs_are_counted_by_state(client: TestClient, job: dict[str, Any]) -> None:
+    def queued() -> float:
+        (line,) = [each for each in client.get("/metrics").text.splitlines()
+                   if each.startswith('charloom_jobs{state="queued"}')]  # fmt: skip
+        return float(line.split()[-1])
+
+    before = queued()
+    assert before >= 1
+    client.post(f"/v1/jobs/{job['id']}/cancel")
+    assert queued() == before - 1
+
+
 def messages(text: str) -> list[dict[str, Any]]:
     """Server-sent events as {"event", "id", "data"}."""
     found = []
@@ -342,7 +354,7 @@ def test_from_a_text_to_a_model_that_is_served(settings: Settings, tmp_path: Any
     training = settings.model_copy(update={"data_dir": tmp_path / "data", "training_slots": 1,
                                            "models_dir": str(tmp_path / "models")})  # fmt: skip
     with TestClient(create_app(training)) as client:
-        job = submitted(client, put_words(client), tags={"why": "a test"})
+        job = submitted(client, put_words(client), tags={"corpus": "made up"})
         path, run = f"/v1/jobs/{job['id']}", f"/v1/runs/{job['run_id']}"
         came = messages(client.get(f"{path}/events", headers={"accept": "text/event-stream"}).text)
         done = client.get(path).json()
@@ -354,7 +366,7 @@ def test_from_a_text_to_a_model_that_is_served(settings: Settings, tmp_path: Any
         assert any(each.get("event") == "progress" for each in came)
         told = client.get(run).json()
         assert (told["state"], told["model_version"], told["tags"]) == (
-            "succeeded", "mine@1", {"why": "a test"},
+            "succeeded", "mine@1", {"corpus": "made up"},
         )  # fmt: skip
         curves = {
             each["id"]: each["points"] for each in client.get(f"{run}/metrics").json()["data"]
@@ -367,6 +379,9 @@ def test_from_a_text_to_a_model_that_is_served(settings: Settings, tmp_path: Any
         checkpoints = client.get(f"{run}/checkpoints").json()["data"]
         assert {each["kind"] for each in checkpoints} >= {"final"}
         assert all(each["run_id"] == job["run_id"] for each in checkpoints)
+        card = client.get("/v1/models/mine@1").json()["card"]
+        assert card["run_id"] == job["run_id"].removeprefix("run_")
+        assert card["lineage"]["corpus"] == f"made up (dataset {job['dataset']})"
         written = client.post("/v1/completions", json={"model": "mine", "max_tokens": 5})
         assert written.json()["model"] == "mine@1"
         assert client.post(f"{path}/cancel").status_code == 409
