@@ -25,7 +25,7 @@ from torch import Tensor
 from app.charlm.network import CharNetwork, NetworkConfig
 from app.charlm.scoring import Calibration
 from app.charlm.vocabulary import Vocabulary
-from app.errors import InvalidArtifact, InvalidInput
+from app.errors import InvalidInput
 from app.store.card import (
     Card,
     CorpusFormat,
@@ -41,6 +41,7 @@ from app.store.header import (
     header_length,
     make_header,
     parse_header,
+    parse_json,
     refuse,
 )
 
@@ -87,7 +88,8 @@ class Artifact:
             (network.config, network.state_dict()) if isinstance(network, CharNetwork) else network
         )
         weights = {
-            name: named[name].detach().to("cpu", _DTYPES[precision][1]).contiguous()
+            # A copy: what trains on must not change what its digest is taken of.
+            name: named[name].detach().to("cpu", _DTYPES[precision][1], copy=True).contiguous()
             for name in config.weight_shapes(len(vocabulary))
         }
         if not _finite(weights):
@@ -156,7 +158,7 @@ def read(source: bytes | BinaryIO) -> Artifact:
     card_text, entries = parse_header(header)
     card = _card(card_text)
     _check_layout(card, entries, size - PREFIX - len(header))
-    body = bytearray(size - PREFIX - len(header))
+    body = _room(size - PREFIX - len(header))
     if _fill(stream, body) != len(body):
         refuse("it ends before its last tensor")
     if hashlib.sha256(body).hexdigest() != card.weights_sha256:
@@ -172,6 +174,7 @@ def read(source: bytes | BinaryIO) -> Artifact:
 
 
 def _card(text: str) -> Card:
+    parse_json(text, "its card")
     try:
         return Card.model_validate_json(text)
     except ValidationError as error:
@@ -181,10 +184,8 @@ def _card(text: str) -> Card:
             refuse("its card has another format version; a newer Charloom may read it")
         reason = first["msg"].removeprefix("Value error, ").rstrip(".")[:300]
         refuse(f"its card is wrong ({where + ': ' if where else ''}{reason})")
-    except (ValueError, RecursionError) as error:
-        raise InvalidArtifact(
-            "This is not a model file that can be used: its card is not JSON."
-        ) from error
+    except ValueError:  # a lone surrogate, which is not UTF-8
+        refuse("its card is not Unicode text")
 
 
 def _layout(card: Card) -> dict[str, Entry]:
@@ -219,6 +220,14 @@ def _tensors(card: Card, body: bytearray) -> dict[str, Tensor]:
         ).reshape(entry.shape)
         for name, entry in _layout(card).items()
     }
+
+
+def _room(size: int) -> bytearray:
+    """Memory for the weights, which the file is known to hold, be it with holes."""
+    try:
+        return bytearray(size)
+    except MemoryError:
+        refuse(f"its weights need {size:,} bytes of memory, and there are not as many")
 
 
 def _fill(stream: BinaryIO, body: bytearray) -> int:

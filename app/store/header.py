@@ -11,6 +11,7 @@ header's length; the header, padded with spaces; the tensors without gaps).
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from typing import Any, Final, NamedTuple, NoReturn
@@ -21,6 +22,9 @@ PREFIX: Final = 8
 MAX_HEADER: Final = 1_000_000
 MAX_TENSORS: Final = 64
 CARD_KEY: Final = "charloom"
+# The weights' digest stands in the card; this one is the card's own. A flipped bit in the
+# vocabulary would otherwise give a model that reads and writes other characters.
+DIGEST_KEY: Final = "charloom_sha256"
 
 _METADATA: Final = "__metadata__"
 
@@ -35,8 +39,12 @@ class Entry(NamedTuple):
 
 
 def refuse(reason: str) -> NoReturn:
-    """Raise InvalidArtifact with a whole sentence."""
-    raise InvalidArtifact(f"This is not a model file that can be used: {reason}.")
+    """Raise InvalidArtifact with a whole sentence, of characters that any terminal can show.
+
+    ``reason`` may quote the file.
+    """
+    shown = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in reason)
+    raise InvalidArtifact(f"This is not a model file that can be used: {shown}.")
 
 
 def header_length(prefix: bytes, file_size: int) -> int:
@@ -53,34 +61,53 @@ def header_length(prefix: bytes, file_size: int) -> int:
 
 def parse_header(raw: bytes) -> tuple[str, dict[str, Entry]]:
     """The card's text and every tensor's entry, in the file's order."""
-    fields = _parse_json(raw)
+    if not raw.startswith(b"{"):
+        refuse("its header is not a JSON object")
+    fields = parse_json(raw, "its header")
     metadata = fields.pop(_METADATA, None)
     card = metadata.get(CARD_KEY) if isinstance(metadata, dict) else None
-    if not isinstance(card, str):
+    if not isinstance(metadata, dict) or not isinstance(card, str):
         refuse("its header has no Charloom card")
+    # Nothing else, so that a damaged name of the digest is not taken for an absent digest:
+    # the first files had none.
+    if not metadata.keys() <= {CARD_KEY, DIGEST_KEY}:
+        refuse("its header has more than a card")
+    if metadata.get(DIGEST_KEY, _digest(card)) != _digest(card):
+        refuse("its card is not the one that was written (the digest differs)")
     if len(fields) > MAX_TENSORS:
         refuse(f"it has more than {MAX_TENSORS} tensors")
     return card, {name: _entry(name, value) for name, value in fields.items()}
 
 
-def _parse_json(raw: bytes) -> dict[str, Any]:
-    if not raw.startswith(b"{"):
-        refuse("its header is not JSON")
+def parse_json(text: bytes | str, what: str) -> dict[str, Any]:
+    """A JSON object that names nothing twice; ``what`` begins the sentence that refuses it."""
     try:
-        fields = json.loads(raw.decode(), object_pairs_hook=_distinct)
+        # Bytes are decoded here, strictly: json would also take UTF-16 and lone surrogates.
+        decoded = text if isinstance(text, str) else text.decode()
+        fields = json.loads(decoded, object_pairs_hook=_distinct)
+    except _Twice:
+        refuse(f"{what} names something twice")
     except (ValueError, RecursionError):
         # UnicodeDecodeError and JSONDecodeError are ValueErrors; RecursionError: deep nesting.
-        refuse("its header is not JSON")
+        refuse(f"{what} is not JSON")
     if not isinstance(fields, dict):
-        refuse("its header is not a JSON object")
+        refuse(f"{what} is not a JSON object")
     return fields
+
+
+class _Twice(Exception):
+    """An object has a key twice, and readers of JSON disagree about which one counts."""
 
 
 def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     fields = dict(pairs)
     if len(fields) != len(pairs):
-        raise ValueError("a key twice")
+        raise _Twice
     return fields
+
+
+def _digest(card: str) -> str:
+    return hashlib.sha256(card.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def _entry(name: str, value: object) -> Entry:
@@ -96,7 +123,7 @@ def make_header(card: str, entries: Mapping[str, Entry]) -> bytes:
 
     Raises TooLarge if the card does not fit.
     """
-    fields: dict[str, Any] = {_METADATA: {CARD_KEY: card}}
+    fields: dict[str, Any] = {_METADATA: {CARD_KEY: card, DIGEST_KEY: _digest(card)}}
     for name, entry in entries.items():
         fields[name] = {
             "dtype": entry.dtype,
