@@ -172,7 +172,7 @@ def _build(settings: Settings, metrics: Metrics) -> Backend:
     )
 
 
-def _backend(request: Request) -> Backend:
+async def _backend(request: Request) -> Backend:  # async: else it would take a thread
     backend: Backend | None = getattr(request.app.state, "backend", None)
     if backend is None:
         raise Overloaded("The server is starting.", code="starting")
