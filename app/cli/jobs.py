@@ -185,7 +185,7 @@ def _display() -> Iterator[Show]:
         def show(job: dict[str, Any]) -> None:
             row = Table.grid(padding=(0, 1))
             done = 100 * (job["progress"] or {"fraction": 0.0})["fraction"]
-            row.add_row(ProgressBar(100, done, width=30), _told(job))
+            row.add_row(ProgressBar(100, done, width=16), _told(job))
             live.update(row)
 
         yield show
@@ -212,8 +212,7 @@ def _told(job: dict[str, Any]) -> str:
         f"{job['state']}  {progress['fraction']:4.0%}  "
         f"{console.clock(progress['eta_seconds'])} left  "
         f"{progress['characters_per_second']:,.0f} characters/s  "
-        f"train {_number(progress['train_loss'])} nats  "
-        f"validation {_number(progress['validation_bits_per_character'])} bits/char"
+        f"{_number(progress['validation_bits_per_character'])} bits/char"
     )
 
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -107,6 +110,19 @@ def test_options_that_do_not_go_together(charloom: Command, words: Path) -> None
                   ("train", "words.txt", "--name", "a", "--detach", "--device", "cpu"),
                   ("jobs", "--url", "http://localhost:1", "list")):  # fmt: skip
         assert charloom(*asked).exit_code == 2
+
+
+def test_watching_can_be_stopped_without_the_job(charloom: Command, words: Path) -> None:
+    job = detached(charloom, ()).stdout.strip()
+    command = [sys.executable, "-c", "from app.cli import main; main()", "jobs", "watch", job]
+    watching = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    with watching:
+        assert watching.stderr is not None
+        assert "waits for a free slot" in watching.stderr.readline()
+        watching.send_signal(signal.SIGINT)
+        assert "The job goes on" in watching.stderr.read()
+        assert watching.wait() == 130
+    assert json.loads(charloom("jobs", "show", job).stdout)["state"] == "queued"
 
 
 def test_no_server(charloom: Command, words: Path) -> None:
