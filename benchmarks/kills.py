@@ -11,10 +11,11 @@ import random
 import signal
 import time
 from contextlib import suppress
+from typing import Final
 
-from sqlalchemy import func, select, update
+from sqlalchemy import func, select
 
-from app.database.job_tables import JobRow, MetricPointRow
+from app.database.job_tables import MetricPointRow
 from app.errors import CharloomError
 from app.jobs.checkpoints import load_checkpoint
 from app.jobs.states import JobState
@@ -22,31 +23,32 @@ from app.jobs.values import Job
 from tests.jobs.making import Place, wait_for
 from tests.survival.test_kills import LONG, runners, server
 
+STEPS: Final = {**LONG, "max_steps": 6_000}  # some seconds of training
+
 
 def survive(place: Place, kills: int) -> str:
     """Kill runners, servers or both at random moments until so many were; what came of it."""
-    chance, killed, lost, done = random.Random(7), 0, [], []
-    while killed < kills:
-        job = place.submitted(LONG, max_attempts=100)
-        while killed < kills and not place.jobs.get(job.id).is_final:
-            with server(place) as process:
-                wait_for(lambda: runners(place))
-                time.sleep(chance.uniform(0.0, 3.0))
+    chance = random.Random(7)
+    lost: list[float] = []
+    done: list[Job] = []
+    killed = {"runner": 0, "server": 0}
+    while sum(killed.values()) < kills:
+        with server(place) as process:
+            alive = True
+            while alive and sum(killed.values()) < kills:
+                if not done or place.jobs.get(done[-1].id).is_final:
+                    done.append(place.submitted(STEPS, max_attempts=100))
+                wait_for(lambda: runners(place), seconds=120)
+                time.sleep(chance.uniform(0.0, 7.0))
                 whom = chance.choice(("runner", "runner", "server", "both"))
-                at = time.time() * 1000
-                last = _last_point(place, job)
+                last, at = _last_point(place, done[-1]), time.time() * 1000
                 if whom != "runner":
                     process.kill()
-                if whom != "server":
-                    for pid in runners(place):
-                        with suppress(ProcessLookupError):
-                            os.kill(pid, signal.SIGKILL)
-                    if last:
-                        lost.append((at - last) / 1000)
-                killed += 1 + (whom == "both")
-                with place.database.session() as session:
-                    session.execute(update(JobRow).values(not_before=0))
-        done.append(job)
+                    killed["server"] += 1
+                    alive = False
+                if whom != "server" and _kill_runners(place):
+                    killed["runner"] += 1
+                    lost += [(at - last) / 1000] if last else []
     with server(place):
         for job in done:
             wait_for(lambda j=job: place.jobs.get(j.id).is_final, seconds=300)  # type: ignore[misc]
@@ -56,10 +58,20 @@ def survive(place: Place, kills: int) -> str:
     doubled = len(versions) - len({version.run_id for version in versions})
     doubled += len(place.registry.synchronise().added)
     return (
-        f"{killed} processes killed in {len(done)} jobs ({sum(j.attempt for j in ends)} attempts), "
-        f"{survived} of {len(done)} jobs published, {doubled} duplicates, {_damaged(place, done)} "
-        f"damaged files, at most {max(lost, default=0):.1f} s of metrics lost"
+        f"{killed['runner']} runners and {killed['server']} servers killed, {len(done)} jobs "
+        f"({sum(j.attempt for j in ends)} attempts), {survived} published, {doubled} duplicates, "
+        f"{_damaged(place, done)} damaged files, at most {max(lost, default=0):.1f} s of metrics "
+        "lost"
     )
+
+
+def _kill_runners(place: Place) -> bool:
+    """Whether there was one that was training."""
+    pids = runners(place)
+    for pid in pids:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    return bool(pids)
 
 
 def _last_point(place: Place, job: Job) -> int | None:

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterator
 from typing import Any, Final
 
 import safetensors.torch
+import torch
 
 from app.charlm.checkpoint import Checkpoint
 from app.errors import InvalidInput
@@ -19,6 +21,7 @@ from app.jobs.values import CheckpointInfo, CheckpointKind
 from app.store.blobs import Blob, BlobStore
 
 _FACTS: Final = "facts"
+_DTYPES: Final = {torch.float32: "F32", torch.float64: "F64", torch.int64: "I64"}
 _PREFIX: Final = 8  # bytes of the header's length, little-endian
 
 
@@ -29,8 +32,33 @@ def checkpoint_key(run_id: str, attempt: int, step: int, kind: CheckpointKind) -
 
 def store_checkpoint(blobs: BlobStore, key: str, checkpoint: Checkpoint) -> Blob:
     """Write a checkpoint; raises StorageFailed, and Conflict if the key is taken."""
+    return blobs.put(key, _pieces(checkpoint))
+
+
+def _pieces(checkpoint: Checkpoint) -> Iterator[bytes | memoryview]:
+    """The file in pieces: no second copy of the tensors is made.
+
+    The format: https://huggingface.co/docs/safetensors (8 bytes, little-endian:
+    the header's length; the header; the tensors without gaps).
+    """
+    tensors = checkpoint.tensors()
     facts = json.dumps(checkpoint.facts(), separators=(",", ":"))
-    return blobs.put(key, safetensors.torch.save(checkpoint.tensors(), {_FACTS: facts}))
+    header: dict[str, Any] = {"__metadata__": {_FACTS: facts}}
+    place = 0
+    for name, tensor in tensors.items():
+        end = place + tensor.nbytes
+        header[name] = {
+            "dtype": _DTYPES[tensor.dtype],
+            "shape": list(tensor.shape),
+            "data_offsets": [place, end],
+        }
+        place = end
+    raw = json.dumps(header, separators=(",", ":")).encode()
+    raw += b" " * (-len(raw) % 8)
+    yield len(raw).to_bytes(_PREFIX, "little")
+    yield raw
+    for tensor in tensors.values():
+        yield tensor.reshape(-1).view(torch.uint8).numpy().data
 
 
 def load_checkpoint(blobs: BlobStore, info: CheckpointInfo) -> Checkpoint:

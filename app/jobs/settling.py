@@ -20,8 +20,8 @@ DEFAULT_BUDGET_SECONDS: Final = 180.0
 AS_ASKED: Final = "as asked"
 
 _NUMBER: Final = 4  # bytes of a float32
-_PROCESS: Final = 350 << 20  # Python, torch and numba before anything is read
-_CHARACTER: Final = 24  # bytes for each character of a corpus that is held in memory
+_PROCESS: Final = 400 << 20  # Python, torch and numba before anything is read
+_CHARACTER: Final = 16  # bytes for each character of a corpus that is held in memory
 _HELD: Final = 1 << 25  # characters; of a larger corpus the ids lie in a file
 _OPTIMIZER: Final = {"sgd": 0, "adam": 2, "adamw": 2}  # numbers kept for each weight
 
@@ -59,13 +59,12 @@ def settle(
 ) -> Settled:
     """Choose what was not asked for; ``speed`` as ``sizing.measure_speed`` gives it.
 
-    Values by the names of ``NetworkConfig`` and ``TrainingConfig``. Of the
-    limits, those that were asked for hold alone. Raises InvalidInput.
+    Values by the names of ``NetworkConfig`` and ``TrainingConfig``; None asks for
+    nothing. Of the limits, those that were asked for hold alone. Raises InvalidInput.
     """
-    asked_training = dict(asked_training)
-    limits = {"budget_seconds", "max_epochs", "max_steps"} & {
-        name for name, value in asked_training.items() if value is not None
-    }
+    asked_network = {name: value for name, value in asked_network.items() if value is not None}
+    asked_training = {name: value for name, value in asked_training.items() if value is not None}
+    limits = {"budget_seconds", "max_epochs", "max_steps"} & set(asked_training)
     budget = asked_training.get("budget_seconds") or DEFAULT_BUDGET_SECONDS
     choice = choose(
         facts, float(budget), speed, cell=asked_network.get("cell") or "lstm", seed=seed
@@ -94,13 +93,13 @@ def memory_needed(
 ) -> Memory:
     """What a training will need at its peak, within about a quarter.
 
-    For each weight: itself, its gradient, the optimizer's numbers, the best
-    copy, and while a checkpoint is written all of them but the gradient again.
-    For each place of a batch: what backpropagation keeps of every layer, and
-    three numbers for each symbol.
+    For each weight: itself, its gradient, two packed copies for the products,
+    the optimizer's numbers, the best copy, and while a checkpoint is written
+    all that it holds again. For each place of a batch: what backpropagation keeps
+    of every layer, and three numbers for each symbol.
     """
     kept = 1 + _OPTIMIZER[training.optimizer] + 1
-    weights = network.parameters(symbols) * (2 * kept + 1) * _NUMBER
+    weights = network.parameters(symbols) * (2 * kept + 3) * _NUMBER
     layer = (2 * network.gates + 4) * network.hidden_size
     place = network.layers * layer + network.embedding_size + 3 * symbols
     activations = training.batch_size * training.window * place * _NUMBER
