@@ -6,16 +6,21 @@ the web process hands in the one it exposes.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.core import CounterMetricFamily
+from prometheus_client.registry import Collector
 
 if TYPE_CHECKING:
     from app.engine.engine import Engine
     from app.engine.sequence import Piece
+    from app.engine.state_cache import StateCache
     from app.engine.submission import Submission
 
-_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+_NAME: Final = "charloom_engine_"
+_SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 
 
 class Metrics:
@@ -24,8 +29,9 @@ class Metrics:
     def __init__(self, registry: CollectorRegistry | None = None) -> None:
         registry = CollectorRegistry() if registry is None else registry
         self.registry = registry
-        name = "charloom_engine_"
+        name = _NAME
         self.running = Gauge(name + "rows_running", "Rows in use.", registry=registry)
+        self.rows = Gauge(name + "rows", "Rows that there may be.", registry=registry)
         self.waiting = Gauge(name + "requests_waiting", "Requests at the door.", registry=registry)
         self.symbols = Counter(name + "symbols", "Symbols read or drawn.", registry=registry)
         self.finished = Counter(
@@ -40,24 +46,31 @@ class Metrics:
             buckets=_SECONDS,
             registry=registry,
         )
+        self.gap = Histogram(
+            name + "gap_seconds",
+            "Between two pieces of one text, as the engine makes them.",
+            buckets=_SECONDS,
+            registry=registry,
+        )
         self.tick = Histogram(
             name + "tick_seconds", "Time of one tick.", buckets=_SECONDS, registry=registry
         )
         self.cache_bytes = Gauge(name + "state_cache_bytes", "Cached states.", registry=registry)
         self.state_bytes = Gauge(name + "state_bytes", "Running states.", registry=registry)
-        self.cache_queries = Gauge(
-            name + "state_cache_queries", "Prefixes looked up.", registry=registry
-        )
-        self.cache_hits = Gauge(name + "state_cache_hits", "Prefixes found.", registry=registry)
+        self.model_bytes = Gauge(name + "model_bytes", "Loaded models.", registry=registry)
 
     def watch(self, engine: Engine) -> None:
         """Look at this engine whenever figures are asked for, so that an idle one shows zero."""
+        self.rows.set(engine.limits.rows)
         self.running.set_function(lambda: engine.running)
         self.waiting.set_function(lambda: engine.waiting)
         self.cache_bytes.set_function(lambda: engine.cache.bytes)
-        self.cache_queries.set_function(lambda: engine.cache.queries)
-        self.cache_hits.set_function(lambda: engine.cache.hits)
         self.state_bytes.set_function(lambda: engine.state_bytes)
+        self.registry.register(_Lookups(engine.cache))
+
+    def watch_models(self, loaded_bytes: Callable[[], int]) -> None:
+        """Ask ``loaded_bytes`` whenever figures are asked for."""
+        self.model_bytes.set_function(loaded_bytes)
 
     def ticked(self, seconds: float, symbols: int) -> None:
         """A tick took so long and advanced so many symbols."""
@@ -66,9 +79,14 @@ class Metrics:
 
     def emitted(self, submission: Submission, piece: Piece, now: float) -> None:
         """A piece goes out."""
-        if piece.ids and not submission.spoke:
-            submission.spoke = True
-            self.first.observe(now - submission.submitted)
+        if piece.ids:
+            if not submission.spoke:
+                submission.spoke = True
+                self.first.observe(now - submission.submitted)
+            before = submission.last_piece.get(piece.index)
+            if before is not None:
+                self.gap.observe(now - before)
+            submission.last_piece[piece.index] = now
         if piece.finish is not None:
             self.finished.labels(piece.finish.value).inc()
 
@@ -76,3 +94,17 @@ class Metrics:
         """A request ended before its time; no error means that its reader left."""
         why = "cancelled" if error is None else getattr(error, "code", "error")
         self.ended.labels(why).inc()
+
+
+class _Lookups(Collector):
+    """How often prefixes were looked up and found: counters that the cache keeps itself."""
+
+    def __init__(self, cache: StateCache) -> None:
+        self._cache = cache
+
+    def collect(self) -> Iterator[CounterMetricFamily]:
+        for what, meaning, value in (
+            ("queries", "Prefixes looked up.", self._cache.queries),
+            ("hits", "Prefixes found.", self._cache.hits),
+        ):
+            yield CounterMetricFamily(f"{_NAME}state_cache_{what}", meaning, value)

@@ -74,6 +74,8 @@ class Submission:
         self.submitted = now
         self.cancelled = False
         self.spoke = False
+        self.last_piece: dict[int, float] = {}
+        """When each sequence last had news, for the metrics."""
         self.running = 0
         self.left = request.sequences
         """Sequences that have not finished."""

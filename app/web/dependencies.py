@@ -154,6 +154,7 @@ def _build(settings: Settings, metrics: Metrics) -> Backend:
     resident = Resident(
         registry, limit_bytes=settings.model_memory_mb * _MIB, on_unload=engine.forget
     )
+    metrics.watch_models(lambda: resident.bytes)
     texts = BlobStore(str(settings.data_dir / "datasets"))
     datasets = Datasets(database, texts, settings.data_dir / "uploads")
     datasets.sweep()
