@@ -67,3 +67,7 @@ def check_message(message: str) -> None:
     assert message.startswith("This is not a model file that can be used: ")
     assert message.isprintable()
     assert len(message.encode()) < 3_000
+
+
+def sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
