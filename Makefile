@@ -3,7 +3,7 @@
 # PIP_EXTRA_INDEX_URL or PIP_FIND_LINKS to use another index or a folder of wheels.
 
 .DEFAULT_GOAL := help
-.PHONY: serve test check clean help
+.PHONY: serve test check benchmarks clean help
 
 CANDIDATES := python3.11 python3.12 python3.13 python3.14 python3
 SUITABLE := import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info < (3, 15))
@@ -29,13 +29,17 @@ check: $(VENV)/installed-dev ## Lint, formatting, types, import floors
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 
+benchmarks: $(VENV)/installed-dev ## Measure the engine and the server beside others (20 minutes, two idle cores)
+	$(PIP_INSTALL) -r benchmarks/requirements.txt
+	$(BIN)/python -m benchmarks
+
 clean: ## Remove the environment and every cache; data/ and models/ stay
 	rm -rf $(VENV) build dist *.egg-info .coverage .coverage.* .hypothesis .import_linter_cache
 	rm -rf .mypy_cache .pytest_cache .ruff_cache
 	find app migrations tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 $(BIN)/python:
 	@test -n "$(PYTHON)" || { \
