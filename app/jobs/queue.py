@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sqlalchemy import delete, func, insert, select, update
+from sqlalchemy import Select, delete, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
@@ -98,17 +98,9 @@ class Queue:
 
         One statement: a job is claimed once however many claim at a time.
         """
-        next_id = (
-            select(JobRow.id)
-            .where(JobRow.state == JobState.QUEUED, JobRow.not_before <= now_milliseconds())
-            .order_by(JobRow.priority.desc(), JobRow.queued_at, JobRow.id)
-            .limit(1)
-            .with_for_update(skip_locked=True)  # PostgreSQL; SQLite has one writer at a time
-            .scalar_subquery()
-        )
         claim = (
             update(JobRow)
-            .where(JobRow.id == next_id, JobRow.state == JobState.QUEUED)
+            .where(JobRow.id == next_due().scalar_subquery(), JobRow.state == JobState.QUEUED)
             .values(
                 state=JobState.STARTING,
                 attempt_number=JobRow.attempt_number + 1,
@@ -202,6 +194,17 @@ class Queue:
                 job.finished_at = session.execute(select(now_milliseconds())).scalar_one()
             session.flush()
             add_event(session, job_id, job.attempt_number, after, _SAID[after])
+
+
+def next_due() -> Select[str]:
+    """The id of the job to be claimed next; read off the index, however many are queued."""
+    return (
+        select(JobRow.id)
+        .where(JobRow.state == JobState.QUEUED, JobRow.not_before <= now_milliseconds())
+        .order_by(JobRow.priority.desc(), JobRow.queued_at, JobRow.id)
+        .limit(1)
+        .with_for_update(skip_locked=True)  # PostgreSQL; SQLite has one writer at a time
+    )
 
 
 _SAID: Final[dict[JobState, str]] = {

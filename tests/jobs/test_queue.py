@@ -6,11 +6,12 @@ import threading
 from typing import Any
 
 import pytest
-from sqlalchemy import text, update
+from sqlalchemy import insert, literal, select, text, update
 
-from app.database.job_tables import FINAL, LEASED, JobRow
+from app.database.job_tables import FINAL, LEASED, JobRow, RunRow
+from app.database.tables import json_type
 from app.errors import Conflict, NotFound
-from app.jobs.queue import Claim, Queue
+from app.jobs.queue import Claim, Queue, next_due
 from app.jobs.states import CANCEL, PAUSE, RESUME, JobState
 from app.jobs.times import Times
 from tests.jobs.making import Place
@@ -178,6 +179,38 @@ def test_lists_are_pages_that_stay(place: Place) -> None:
     runs = place.jobs.runs(limit=6, order="asc").items
     assert [run.job_id for run in runs[:5]] == ids
     assert not place.jobs.runs(limit=6, order="asc").has_more
+
+
+def test_ten_thousand_queued_jobs_are_no_burden(sqlite_place: Place) -> None:
+    """Fails without the descending index: every claim would sort all that is queued."""
+    place = sqlite_place
+    first = place.submitted(priority=3)
+    with place.database.session() as session:
+        names = ", ".join(column.name for column in JobRow.__table__.columns if column.name != "id")
+        session.execute(
+            text(
+                "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 10000) "
+                f"INSERT INTO jobs (id, {names}) SELECT printf('%026d', i), {names} FROM jobs, n"
+            )
+        )
+        session.execute(
+            insert(RunRow).from_select(
+                ["id", "job_id", "parameters", "tags", "seed", "versions", "last_step", "progress"],
+                select(
+                    JobRow.id, JobRow.id, *(literal({}, json_type) for _ in range(2)),
+                    literal(1), literal({}, json_type), literal(0), literal({}, json_type),
+                ).where(JobRow.id != first.id),
+            )
+        )  # fmt: skip
+        query = next_due().compile(session.get_bind(), compile_kwargs={"literal_binds": True})
+        plan = session.execute(text(f"EXPLAIN QUERY PLAN {query}")).all()
+    assert "ix_jobs_state_priority_queued_at" in str(plan)
+    assert "TEMP B-TREE" not in str(plan)
+    assert place.jobs.counts() == {"queued": 10_001}
+    page = place.jobs.list(state="queued", limit=100)
+    assert len(page.items) == 100
+    claim = place.queue.claim("me", "local")
+    assert claim is not None
 
 
 def test_times_follow_from_the_lease() -> None:
