@@ -11,6 +11,7 @@ from typing import Final
 _FIRST_GUESS_SECONDS: Final = 0.0005
 _LEAST_SECONDS: Final = 1e-6
 _MEMORY: Final = 0.75
+_MOST_SLOWER: Final = 3.0
 
 
 class Pace:
@@ -29,9 +30,10 @@ class Pace:
         before = self._seconds.get(size)
         if steps == 1 and before is not None:
             return  # mostly what a call costs by itself
-        # Slower is believed at once, faster by and by: a tick must not be late.
-        kept = _MEMORY if before is not None and cost < before else 0.0
-        self._seconds[size] = kept * (before or 0.0) + (1 - kept) * cost
+        # A thread that was put aside in the middle looks slow once: that is believed little.
+        kept = 0.0 if before is None else _MEMORY
+        known = before or cost
+        self._seconds[size] = kept * known + (1 - kept) * min(cost, _MOST_SLOWER * known)
 
     def _expected(self, rows: int) -> float:
         if not self._seconds:
