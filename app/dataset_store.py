@@ -31,9 +31,10 @@ from app.database.session import Database
 from app.database.tables import new_ulid
 from app.datasets import Profile, prepare
 from app.errors import Conflict, InvalidInput, StorageFailed
+from app.settings import Settings
 from app.store.blobs import BlobStore, explained
 
-__all__ = ["Dataset", "Datasets", "Upload", "checked_dataset_name", "dataset_id"]
+__all__ = ["Dataset", "Datasets", "Upload", "checked_dataset_name", "dataset_id", "open_datasets"]
 
 NAME_LENGTH: Final = 200
 _PIECE: Final = 1 << 20
@@ -192,7 +193,7 @@ class Datasets:
 
     def sweep(self) -> int:
         """Remove uploads that a server left behind when it died; how many."""
-        swept = 0
+        swept = self._blobs.sweep()
         for path in [] if self._scratch is None else self._scratch.glob(f"{_PREFIX}*{_SUFFIX}"):
             with suppress(OSError):
                 if time.time() - path.stat().st_mtime > _STALE_SECONDS:
@@ -245,6 +246,12 @@ class Datasets:
                 code="dataset_format_differs",
             )
         return _told(row)
+
+
+def open_datasets(settings: Settings, database: Database) -> Datasets:
+    """The datasets of an installation: texts, and uploads on their way, in the data folder."""
+    blobs = BlobStore(str(settings.data_dir / "datasets"))
+    return Datasets(database, blobs, settings.data_dir / "uploads")
 
 
 def dataset_id(sha256: str) -> str:

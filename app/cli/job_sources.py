@@ -16,7 +16,7 @@ import httpx
 from app.charlm.windows import CorpusFormat
 from app.cli.sources import checked, server
 from app.database.session import Database
-from app.dataset_store import Datasets
+from app.dataset_store import Datasets, open_datasets
 from app.errors import NotFound, StorageFailed
 from app.jobs.assembly import build
 from app.jobs.facade import Jobs
@@ -65,8 +65,7 @@ def job_source(url: str | None, settings: Settings) -> Iterator[JobSource]:
     try:
         database.migrate()
         registry = Registry(database, BlobStore(settings.models_dir))
-        texts = BlobStore(str(settings.data_dir / "datasets"))
-        datasets = Datasets(database, texts, settings.data_dir / "uploads")
+        datasets = open_datasets(settings, database)
         yield LocalJobs(build(settings, database, registry, datasets).jobs, datasets)
     finally:
         database.close()

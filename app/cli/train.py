@@ -93,15 +93,11 @@ def train(
     if detach:
         if device != "auto":
             raise typer.BadParameter("does not go with --detach.", param_hint="--device")
-        fractions = {"validation_fraction": validation_fraction, "test_fraction": test_fraction}
-        document = {
-            "model": name,
-            "network": _given(network),
-            "training": _given(training) | fractions | {"seed": seed},
-            "base_model": base_model,
-            "tags": _given({"corpus": corpus}),
-        }
-        jobs.submit(file, document, format, url)
+        training |= {"validation_fraction": validation_fraction, "test_fraction": test_fraction,
+                     "seed": seed}  # fmt: skip
+        asked = {"model": name, "network": network, "training": _given(training),
+                 "base_model": base_model, "tags": _given({"corpus": corpus})}  # fmt: skip
+        jobs.submit(file, asked, format, url)
         return
     if url is not None:
         raise typer.BadParameter("goes with --detach only.", param_hint="--url")

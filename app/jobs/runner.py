@@ -23,7 +23,7 @@ import torch
 from app.charlm.network import NetworkConfig
 from app.charlm.schedule import TrainingConfig
 from app.database.session import Database
-from app.dataset_store import Datasets
+from app.dataset_store import open_datasets
 from app.errors import (
     CharloomError,
     InvalidInput,
@@ -268,7 +268,7 @@ def surroundings(settings: Settings) -> Surroundings:
         database=database,
         models=models,
         registry=Registry(database, models),
-        datasets=Datasets(database, BlobStore(str(settings.data_dir / "datasets"))),
+        datasets=open_datasets(settings, database),
         checkpoints=checkpoint_store(settings),
         times=Times(settings.lease_seconds),
     )

@@ -17,7 +17,7 @@ import anyio
 from fastapi import Depends, Request
 
 from app.database.session import Database
-from app.dataset_store import Datasets
+from app.dataset_store import Datasets, open_datasets
 from app.engine.engine import Engine
 from app.engine.metrics import Metrics
 from app.engine.resident import Lease, Resident, compile_ahead
@@ -32,7 +32,7 @@ from app.errors import (
 from app.jobs.assembly import build
 from app.jobs.dispatcher import Dispatcher
 from app.jobs.facade import Jobs
-from app.registry import ModelVersion, Registry
+from app.registry import ModelVersion, Registry, Synchronised
 from app.settings import Settings
 from app.store.blobs import BlobStore
 
@@ -134,13 +134,7 @@ def _build(settings: Settings, metrics: Metrics) -> Backend:
     database.migrate()
     blobs = BlobStore(settings.models_dir)
     registry = Registry(database, blobs)
-    report = registry.synchronise()
-    for model in report.added:
-        _log.info("found model %s", model)
-    for model in report.missing:
-        _log.warning("model %s has no file any more", model)
-    for key, reason in report.damaged.items():
-        _log.warning("passed over %s: %s", key, reason)
+    _say_what_was_found(registry.synchronise())
     precisions = {each.card["serving_precision"] for each in registry.list()} or {"int8"}
     _log.info("preparing inference; seconds the first time on a machine, then a moment")
     compile_ahead(precisions)
@@ -155,10 +149,8 @@ def _build(settings: Settings, metrics: Metrics) -> Backend:
         registry, limit_bytes=settings.model_memory_mb * _MIB, on_unload=engine.forget
     )
     metrics.watch_models(lambda: resident.bytes)
-    texts = BlobStore(str(settings.data_dir / "datasets"))
-    datasets = Datasets(database, texts, settings.data_dir / "uploads")
+    datasets = open_datasets(settings, database)
     datasets.sweep()
-    texts.sweep()
     system = build(settings, database, registry, datasets)
     return Backend(
         settings,
@@ -171,6 +163,15 @@ def _build(settings: Settings, metrics: Metrics) -> Backend:
         system.jobs,
         system.dispatcher,
     )
+
+
+def _say_what_was_found(report: Synchronised) -> None:
+    for model in report.added:
+        _log.info("found model %s", model)
+    for model in report.missing:
+        _log.warning("model %s has no file any more", model)
+    for key, reason in report.damaged.items():
+        _log.warning("passed over %s: %s", key, reason)
 
 
 async def _backend(request: Request) -> Backend:  # async: else it would take a thread
