@@ -28,7 +28,7 @@ class Pace:
         """``steps`` steps of ``rows`` rows took ``seconds``."""
         size, cost = rows.bit_length(), seconds / steps
         before = self._seconds.get(size)
-        if steps == 1 and before is not None:
+        if steps == 1 and before is not None and cost > before:
             return  # mostly what a call costs by itself
         # A thread that was put aside in the middle looks slow once: that is believed little.
         kept = 0.0 if before is None else _MEMORY
