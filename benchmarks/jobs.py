@@ -289,7 +289,7 @@ def _place(url: str, folder: str) -> Iterator[Place]:
     database = Database(url)
     database.migrate()
     try:
-        yield make_place(database, Path(folder), lease=3.0)
+        yield make_place(database, Path(folder), lease=12.0)
     finally:
         database.close()
 

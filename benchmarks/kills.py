@@ -23,7 +23,7 @@ from app.jobs.values import Job
 from tests.jobs.making import Place, wait_for
 from tests.survival.test_kills import LONG, runners, server
 
-STEPS: Final = {**LONG, "max_steps": 6_000}  # some seconds of training
+STEPS: Final = {**LONG, "max_steps": 2_500}  # some seconds of training
 
 
 def survive(place: Place, kills: int) -> str:
@@ -39,7 +39,7 @@ def survive(place: Place, kills: int) -> str:
                 if not done or place.jobs.get(done[-1].id).is_final:
                     done.append(place.submitted(STEPS, max_attempts=100))
                 wait_for(lambda: runners(place), seconds=120)
-                time.sleep(chance.uniform(0.0, 7.0))
+                time.sleep(chance.uniform(0.0, 9.0))
                 whom = chance.choice(("runner", "runner", "server", "both"))
                 last, at = _last_point(place, done[-1]), time.time() * 1000
                 if whom != "runner":
@@ -75,7 +75,13 @@ def _kill_runners(place: Place) -> bool:
 
 
 def _last_point(place: Place, job: Job) -> int | None:
-    query = select(func.max(MetricPointRow.wall_ms)).where(MetricPointRow.run_id == job.run_id)
+    """When the attempt under way has last written a point; None if it is not training."""
+    now = place.jobs.get(job.id)
+    if now.state is not JobState.RUNNING or (now.progress and now.progress.fraction == 1):
+        return None
+    query = select(func.max(MetricPointRow.wall_ms)).where(
+        MetricPointRow.run_id == job.run_id, MetricPointRow.attempt_number == now.attempt
+    )
     with place.database.session(read_only=True) as session:
         return session.scalar(query)
 
