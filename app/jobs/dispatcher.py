@@ -132,31 +132,29 @@ class Dispatcher:
             self._upkeep.lose(claim, error.message)
             return False
         self._upkeep.placed(claim, reference)
+        _log.info("job %s: attempt %d is process %s", claim.job_id, claim.number, reference)
         return True
 
     def _looked_after(self, attempt: ActiveAttempt) -> bool:
         """Take back what is lost, stop what should end; whether it takes one of our slots."""
         reference = attempt.reference
-        if attempt.executor != self._executor.name:
-            return False
         if reference is None:
             # Claimed, but no process is known: its dispatcher is about to start it, or died.
-            if self._silent(attempt, 2 * self._times.heartbeat):
-                self._upkeep.lose(attempt.claim, "The training process was never started.")
-                return False
+            self._lose_if_silent(attempt, "The training process was never started.")
             return attempt.owner.split("/")[0] == host_name()
-        status = self._executor.status(reference)
-        if status is Status.GONE:
-            self._take_back(attempt, reference)
-            return False
+        ours = attempt.executor == self._executor.name
+        status = self._executor.status(reference) if ours else Status.UNKNOWN
         if status is Status.UNKNOWN:
-            if self._silent(attempt, 2 * self._times.heartbeat):
-                self._upkeep.lose(
-                    attempt.claim, "The machine that trained has not been heard of for too long."
-                )
-            return False
-        self._stop_if_due(attempt, reference)
-        return True
+            self._lose_if_silent(attempt, "Where it was trained, nothing is heard of any more.")
+        elif status is Status.GONE:
+            self._take_back(attempt, reference)
+        else:
+            self._stop_if_due(attempt, reference)
+        return status in (Status.ALIVE, Status.STOPPED)
+
+    def _lose_if_silent(self, attempt: ActiveAttempt, reason: str) -> None:
+        if self._silent(attempt, 2 * self._times.heartbeat):
+            self._upkeep.lose(attempt.claim, reason)
 
     def _silent(self, attempt: ActiveAttempt, seconds: float) -> bool:
         """Whether the lease is over, and we have watched it be so for some time.
@@ -171,12 +169,18 @@ class Dispatcher:
 
     def _take_back(self, attempt: ActiveAttempt, reference: str) -> None:
         code = self._executor.exit_code(reference)
-        self._upkeep.lose(
+        after = self._upkeep.lose(
             attempt.claim,
             f"The training process ended unexpectedly{_told(code)}.",
             exit_code=code,
             last_words=self._executor.last_words(attempt.claim),
         )
+        if after is not None:
+            claim = attempt.claim
+            _log.warning(
+                "job %s: attempt %d was lost%s; the job is %s",
+                claim.job_id, claim.number, _told(code), after,
+            )  # fmt: skip
 
     def _stop_if_due(self, attempt: ActiveAttempt, reference: str) -> None:
         """The flag in the database first, then SIGTERM, then SIGKILL."""

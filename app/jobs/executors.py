@@ -141,7 +141,8 @@ class LocalExecutor:
             with self._log(claim).open("rb") as log:
                 log.seek(0, os.SEEK_END)
                 log.seek(max(0, log.tell() - _LAST_WORDS))
-                return log.read().decode("utf-8", errors="replace").strip()
+                text = log.read().decode("utf-8", errors="replace")
+                return text.replace("\0", "�").strip()  # PostgreSQL keeps no NUL
         except OSError:
             return ""
 

@@ -9,6 +9,7 @@ what is told about jobs, in ``reading``.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -207,6 +208,7 @@ def next_due() -> Select[str]:
     )
 
 
+_ID: Final = re.compile(r"[0-9A-Z]{1,26}")
 _SAID: Final[dict[JobState, str]] = {
     JobState.CANCELLED: "The job was cancelled.",
     JobState.CANCELLING: "The job is being cancelled.",
@@ -219,10 +221,16 @@ _SAID: Final[dict[JobState, str]] = {
 
 def _locked(session: Session, job_id: str) -> JobRow:
     """The job's row, kept from others until the transaction ends; raises NotFound."""
-    job = session.scalar(select(JobRow).where(JobRow.id == job_id).with_for_update())
+    query = select(JobRow).where(JobRow.id == job_id).with_for_update()
+    job = session.scalar(query) if is_id(job_id) else None
     if job is None:
         raise unknown_job(job_id)
     return job
+
+
+def is_id(text: str) -> bool:
+    """Whether anything may have this id; PostgreSQL refuses to be asked for some that are not."""
+    return _ID.fullmatch(text) is not None
 
 
 def unknown_job(job_id: str) -> NotFound:

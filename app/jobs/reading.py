@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 from app.database.job_tables import LEASED, AttemptRow, CheckpointRow, EventRow, JobRow, RunRow
 from app.database.tables import now_milliseconds
 from app.errors import NotFound
-from app.jobs.queue import Claim, unknown_job
+from app.jobs.queue import Claim, is_id, unknown_job
 from app.jobs.spec import DATASET_PREFIX, in_order
 from app.jobs.states import JobState, Wish
 from app.jobs.values import (
@@ -29,6 +29,7 @@ from app.jobs.values import (
     Page,
     Run,
 )
+from app.store.layout import is_name
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,8 @@ class ActiveAttempt:
 
 def read_job(session: Session, job_id: str) -> Job:
     """One job; raises NotFound."""
-    row = session.execute(_jobs().where(JobRow.id == job_id)).one_or_none()
+    query = _jobs().where(JobRow.id == job_id)
+    row = session.execute(query).one_or_none() if is_id(job_id) else None
     if row is None:
         raise unknown_job(job_id)
     return _job(row)
@@ -67,6 +69,8 @@ def list_jobs(
     if state is not None:
         query = query.where(JobRow.state == state)
     if model is not None:
+        if not is_name(model):
+            return Page([], False)
         query = query.where(JobRow.model_name == model)
     rows = session.execute(query).all()
     return Page([_job(row) for row in rows[:limit]], len(rows) > limit)
@@ -74,7 +78,8 @@ def list_jobs(
 
 def read_run(session: Session, run_id: str) -> Run:
     """One run; raises NotFound."""
-    row = session.execute(_jobs().where(RunRow.id == run_id)).one_or_none()
+    query = _jobs().where(RunRow.id == run_id)
+    row = session.execute(query).one_or_none() if is_id(run_id) else None
     if row is None:
         raise NotFound(f"There is no run {run_id[:80]!r}.", code="run_not_found", param="id")
     return _run(row)
@@ -91,6 +96,8 @@ def list_runs(
     """Runs in order of their making."""
     query = _page(_jobs(), RunRow.id, after, limit, order)
     if model is not None:
+        if not is_name(model):
+            return Page([], False)
         query = query.where(JobRow.model_name == model)
     rows = session.execute(query).all()
     return Page([_run(row) for row in rows[:limit]], len(rows) > limit)
@@ -194,7 +201,7 @@ def _page(
     query: Select[JobRow, RunRow], column: Any, after: str | None, limit: int, order: Order
 ) -> Select[JobRow, RunRow]:
     """One row more than asked for, to see whether there are more."""
-    if after is not None:
+    if after is not None and is_id(after):
         query = query.where(column > after if order == "asc" else column < after)
     return query.order_by(column if order == "asc" else column.desc()).limit(limit + 1)
 

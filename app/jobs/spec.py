@@ -30,6 +30,7 @@ from app.store.layout import checked_name
 DATASET_PREFIX: Final = "ds_"
 
 _Text = Annotated[str, StringConstraints(max_length=500, pattern=r"^[^\x00-\x1f\x7f]*$")]
+_Reference = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9@:._-]{1,300}$")]
 _TagName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 _Tag = _Text | bool | Annotated[int, Field(ge=-(2**53), le=2**53)] | FiniteFloat
 _Validation = Annotated[float, Field(gt=0, le=0.4)]
@@ -79,10 +80,10 @@ class JobSpec(_Strict):
     """
 
     model: str
-    dataset: Annotated[str, StringConstraints(min_length=1, max_length=64)]
+    dataset: _Reference
     network: NetworkWishes = NetworkWishes()
     training: TrainingWishes = TrainingWishes()
-    base_model: Annotated[str, StringConstraints(min_length=1, max_length=300)] | None = None
+    base_model: _Reference | None = None
     priority: int = Field(0, ge=-1000, le=1000)
     max_attempts: int = Field(3, ge=1, le=100)
     tags: dict[_TagName, _Tag] = Field(default_factory=dict, max_length=50)
@@ -138,9 +139,10 @@ def settled_document(
 def in_order(document: dict[str, Any]) -> dict[str, Any]:
     """A settled document with its fields in the order people expect; JSONB forgets it."""
     parts: dict[str, type[BaseModel]] = {"network": NetworkWishes, "training": TrainingWishes}
-    ordered = {name: document[name] for name in JobSpec.model_fields}
+    ordered = {name: document[name] for name in JobSpec.model_fields if name in document}
     for part, fields in parts.items():
-        ordered[part] = {name: ordered[part][name] for name in fields.model_fields}
+        kept = ordered[part]
+        ordered[part] = {name: kept[name] for name in fields.model_fields if name in kept}
     return ordered
 
 

@@ -41,8 +41,10 @@ class JobProgress:
     @classmethod
     def of(cls, fields: dict[str, Any]) -> JobProgress | None:
         """Progress as it stands in the database; None if there is none yet."""
-        names = cls.__dataclass_fields__
-        return cls(**{name: fields[name] for name in names}) if fields else None
+        if not fields:
+            return None
+        known: dict[str, Any] = {name: fields.get(name) for name in cls.__dataclass_fields__}
+        return cls(**known)
 
 
 @dataclass(frozen=True)

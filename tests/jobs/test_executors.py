@@ -66,6 +66,12 @@ def test_a_dead_child_that_nobody_has_asked_after_is_gone(executor: LocalExecuto
     child.wait()
 
 
+def test_last_words_can_be_kept_by_any_database(tmp_path: Path) -> None:
+    log = tmp_path / f"{CLAIM.job_id}-{CLAIM.number}.log"
+    log.write_bytes(b"x" * 20_000 + b"\xff\0 end\n")
+    assert LocalExecutor({}, tmp_path).last_words(CLAIM).endswith("x\ufffd\ufffd end")
+
+
 def test_a_machine_that_refuses_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StorageFailed, match="No training process"):

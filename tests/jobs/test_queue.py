@@ -113,9 +113,12 @@ def test_paused_in_the_queue_and_resumed(place: Place) -> None:
 
 def test_no_such_job(place: Place) -> None:
     for ask in (place.jobs.get, place.jobs.cancel, place.jobs.delete, place.jobs.events):
-        with pytest.raises(NotFound) as caught:
-            ask("01ARZ3NDEKTSV4RRFFQ69G5FAV")
-        assert caught.value.code == "job_not_found"
+        for job_id in ("01ARZ3NDEKTSV4RRFFQ69G5FAV", "", "\0", "é", "\ud800", "x" * 1000):
+            with pytest.raises(NotFound) as caught:
+                ask(job_id)
+            assert caught.value.code == "job_not_found"
+    assert place.jobs.list(model="\0").items == []
+    assert place.jobs.list(after="\0").items == []
 
 
 def test_a_key_makes_one_job(place: Place) -> None:

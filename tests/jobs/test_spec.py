@@ -48,6 +48,9 @@ def test_only_model_and_dataset_are_required() -> None:
         ("model", "Not A Name", "invalid_name"),
         ("model", 3, "invalid_type"),
         ("dataset", "", "invalid_value"),
+        ("dataset", "a\0", "invalid_value"),
+        ("dataset", "\ud800", "invalid_value"),
+        ("model", "\ud800", "invalid_name"),
         ("modle", "typo", "unknown_field"),
         ("network.layers", 0, "out_of_range"),
         ("network.layers", 16, "out_of_range"),
@@ -96,7 +99,9 @@ def test_what_is_missing_is_named(missing: str) -> None:
     assert caught.value.param == missing
 
 
-@pytest.mark.parametrize("tags", [{"a b": 1}, {"a": None}, {"a": [1]}, {"a": "x\0"}, {"": 1}])
+@pytest.mark.parametrize(
+    "tags", [{"a b": 1}, {"a": None}, {"a": [1]}, {"a": "x\0"}, {"": 1}, {"a": "\ud800"}]
+)
 def test_tags_are_short_and_plain(tags: dict[str, Any]) -> None:
     with pytest.raises(InvalidInput) as caught:
         JobSpec.parse({"model": "a", "dataset": "b", "tags": tags})
