@@ -11,7 +11,7 @@ import errno
 import hashlib
 import re
 from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, Final, NamedTuple, Protocol
 
@@ -73,16 +73,29 @@ class BlobStore:
             try:
                 self._backend.write(_checked(key), measured())
             except FileNotFoundError as error:
-                raise StorageFailed(f"{key} cannot be stored: the store is not there.") from error
-            read_back = hashlib.sha256()
-            for piece in self.pieces(key):
-                read_back.update(piece)
-        if read_back.digest() != digest.digest():
-            self.delete(key)
-            raise StorageFailed(
-                f"{key} did not read back as it was written, and was removed; the disk may be bad."
-            )
+                raise StorageFailed(
+                    f"{key} cannot be stored: the store is not there; make its folder or bucket."
+                ) from error
+        try:
+            if not self._reads_back(key, digest.digest()):
+                raise StorageFailed(
+                    f"{key} did not read back as it was written, and was removed; "
+                    "the disk may be bad."
+                )
+        except BaseException:
+            with suppress(CharloomError):
+                self.delete(key)
+            raise
         return Blob(key, size, digest.hexdigest())
+
+    def _reads_back(self, key: str, expected: bytes) -> bool:
+        digest = hashlib.sha256()
+        try:
+            for piece in self.pieces(key):
+                digest.update(piece)
+        except NotFound:  # somebody removed it just now
+            return False
+        return digest.digest() == expected
 
     @contextmanager
     def open(self, key: str) -> Iterator[BinaryIO]:
@@ -130,13 +143,16 @@ def _checked(key: str) -> str:
     return key
 
 
+_DENIED: Final = "permission denied; give Charloom's user the right, or use another folder"
+_SILENT: Final = "the disk or the object store does not answer; see the system's log and try again"
 _REASONS: Final = {
     errno.ENOSPC: "the disk is full; free some space and try again",
     errno.EDQUOT: "the disk quota is used up; free some space and try again",
-    errno.EFBIG: "the file is larger than the system lets this program write",
-    errno.EROFS: "the disk is read-only",
-    errno.EACCES: "permission denied",
-    errno.EPERM: "permission denied",
+    errno.EFBIG: "the file is larger than this program may write; raise that limit (ulimit -f)",
+    errno.EROFS: "the disk is read-only; mount it for writing or use another folder",
+    errno.ELOOP: "a link leads out of the store or to itself; put the file there",
+    errno.EACCES: _DENIED,
+    errno.EPERM: _DENIED,
 }
 
 
@@ -153,5 +169,5 @@ def explained(what: str) -> Iterator[None]:
         raise NotFound(f"{what} is not in the store.", code="file_not_found") from error
     except OSError as error:
         number = error.errno or (errno.EACCES if isinstance(error, PermissionError) else 0)
-        reason = _REASONS.get(number, "the disk or the object store does not answer")
+        reason = _REASONS.get(number, _SILENT)
         raise StorageFailed(f"{what} cannot be stored or read: {reason}.") from error

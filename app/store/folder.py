@@ -22,6 +22,8 @@ from uuid import uuid4
 
 _STALE_SECONDS: Final = 3600
 _TEMPORARY: Final = re.compile(r"\..+\.[0-9a-f]{32}\.part")
+# Removed while we walk, a dangling link, a link that leads to itself.
+_NOT_THERE: Final = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}
 _NO_LINKS: Final = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
 
 
@@ -48,7 +50,13 @@ class Folder:
         finally:
             with suppress(OSError):  # swept later; what matters is already known
                 temporary.unlink(missing_ok=True)
-        _flush_folder(target.parent)
+        try:
+            _flush_folder(target.parent)
+        except OSError:
+            # It may be gone after a crash: whoever hears of the failure shall not find it either.
+            with suppress(OSError):
+                target.unlink()
+            raise
 
     @contextmanager
     def open(self, key: str) -> Iterator[BinaryIO]:
@@ -67,8 +75,11 @@ class Folder:
         found = {}
         for path in self._walk(folder):
             if not path.name.startswith("."):
-                with suppress(FileNotFoundError):  # removed while we walk, or a dangling link
+                try:
                     found[path.relative_to(self._root).as_posix()] = path.stat().st_size
+                except OSError as error:
+                    if error.errno not in _NOT_THERE:
+                        raise
         return found
 
     def delete(self, key: str) -> None:
@@ -80,7 +91,7 @@ class Folder:
     def sweep(self) -> int:
         swept = 0
         for path in self._walk():
-            with suppress(FileNotFoundError):
+            with suppress(OSError):  # gone, or a read-only disk: it does no harm, it is not listed
                 old = time.time() - path.lstat().st_mtime > _STALE_SECONDS
                 if old and _TEMPORARY.fullmatch(path.name):
                     path.unlink()
@@ -88,15 +99,22 @@ class Folder:
         return swept
 
     def _walk(self, below: str = "") -> Iterator[Path]:
-        for folder, folders, files in os.walk(self._root / below):
+        """The files below; raises OSError, since files that cannot be seen are not gone."""
+
+        def note(error: OSError) -> None:
+            if error.errno not in _NOT_THERE:
+                raise error
+
+        for folder, folders, files in os.walk(self._inside(below), onerror=note):
             folders[:] = [name for name in folders if not name.startswith(".")]
             yield from (Path(folder) / name for name in files)
 
     def _inside(self, key: str) -> Path:
         """The path of a key. The key holds no ``..``, but a link on the way may lead out."""
         path = self._root / key
-        if not path.resolve().is_relative_to(self._root.resolve()):
-            raise PermissionError(errno.EACCES, "a link leads out of the store")
+        # Not Path.resolve, which raises a RuntimeError for a link that leads to itself.
+        if not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(self._root)):
+            raise OSError(errno.ELOOP, "a link leads out of the store")
         return path
 
 
