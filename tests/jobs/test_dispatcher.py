@@ -88,6 +88,8 @@ def dispatching(
         yield dispatcher
     finally:
         dispatcher.close()
+        for thread in executor.running.values():
+            thread.join(60)
 
 
 def publishing(place: Place) -> Callable[[Claim], None]:
@@ -244,11 +246,12 @@ def test_a_job_of_another_machine_is_taken_over_when_its_lease_is_over(
 def test_a_runner_without_progress_is_stopped(place: Place) -> None:
     """And what it would write after that is refused."""
     job = place.submitted()
-    end, refused = threading.Event(), threading.Event()
+    training, end, refused = threading.Event(), threading.Event(), threading.Event()
 
     def work(claim: Claim) -> None:
         place.leases.begin(claim, host="here", reference=f"{host_name()}/{job.id}/1")
         place.leases.take_up(claim, job.run_id, 0, {})
+        training.set()
         end.wait(60)
         try:
             place.leases.renew(claim)
@@ -257,7 +260,7 @@ def test_a_runner_without_progress_is_stopped(place: Place) -> None:
 
     executor = Threads(work)
     with dispatching(place, executor, times=Times(0.5)):
-        wait_for(lambda: "started" in place.events(job))
+        assert training.wait(60)
         with place.database.session() as session:
             session.execute(update(AttemptRow).values(last_progress_at=1))
         wait_for(lambda: place.jobs.get(job.id).is_final)
