@@ -37,6 +37,9 @@ Precision = Literal["float32", "int8"]
 PRECISIONS: Final[tuple[Precision, ...]] = ("float32", "int8")
 Floats = NDArray[np.float32]
 
+_BLOCK: Final = 64
+"""Symbols read together, layer by layer, when there are fewer rows."""
+
 
 class Reading(NamedTuple):
     """What the network thought of given symbols; float64 nats and ranks from 1.
@@ -167,7 +170,8 @@ class Decoder:
         # Lengths fall within a share, and every share gets long and short ones.
         order = [b for part in range(len(shares)) for b in by_length[part :: len(shares)]]
         lengths = np.array([len(sequences[b]) for b in order], dtype=np.int64)
-        shape = (len(order), int(lengths.max(initial=0)))
+        longest = int(lengths.max(initial=0))
+        shape = (len(order), longest)
         wanted = targets is not None
         ids, goals = (np.zeros(shape if w else (0, 0), dtype=np.int32) for w in (True, wanted))
         for row, b in enumerate(order):
@@ -181,9 +185,9 @@ class Decoder:
 
         def work(a: int, z: int) -> None:
             stepping.read(
-                self._weights, self._scratch(z - a), self._cell, self.hidden_size, self.symbols,
-                ids[a:z], lengths[a:z], state_BLS, places[a:z], goals[a:z], logprobs[a:z],
-                ranks[a:z], tops[a:z], top_logprobs[a:z],
+                self._weights, self._scratch(z - a, longest), self._cell, self.hidden_size,
+                self.symbols, ids[a:z], lengths[a:z], state_BLS, places[a:z], goals[a:z],
+                logprobs[a:z], ranks[a:z], tops[a:z], top_logprobs[a:z],
             )  # fmt: skip
 
         workers.run(work, shares)
@@ -249,17 +253,19 @@ class Decoder:
             row.counts[:] = counts[b, : len(row.counts)]
         return Writing(drawn, logprobs, tops, top_logprobs)
 
-    def _scratch(self, rows: int) -> stepping.Scratch:
+    def _scratch(self, rows: int, steps: int = 1) -> stepping.Scratch:
+        """Room for ``rows`` rows, and for several of their steps if the rows are few."""
         width = padded(self.hidden_size, LANES)
         panels = self._weights.hidden[0]
         kind = np.uint8 if self.precision == "int8" else np.float32
         outputs, room = panels.shape[1] * LANES, room_for(rows)
+        places = room_for(max(rows, min(rows * steps, _BLOCK)))
         return stepping.Scratch(
+            np.zeros((places, width), dtype=kind),
             np.zeros((room, width), dtype=kind),
-            np.zeros((room, width), dtype=kind),
+            np.empty((places, outputs), dtype=np.float32),
             np.empty((room, outputs), dtype=np.float32),
-            np.empty((room, outputs), dtype=np.float32),
-            np.empty((room, padded(self.symbols, GROUP)), dtype=np.float32),
+            np.empty((places, padded(self.symbols, GROUP)), dtype=np.float32),
             np.empty(self.symbols, dtype=np.float64),
             CONFIGURATION,
         )

@@ -31,7 +31,10 @@ class Weights(NamedTuple):
 
 
 class Scratch(NamedTuple):
-    """Room for one call's intermediate results; every row of a call has its own."""
+    """Room for one call's intermediate results.
+
+    Every row has its own; where a text is read, every symbol of a few steps has.
+    """
 
     below_BP: Any
     own_BP: Any
@@ -72,6 +75,57 @@ def step(
 
 
 @compiled
+def _read_block(
+    weights: Any, scratch: Any, cell: int, units: int, ids: Any, first: int, starts: Any,
+    state: Any, slots: Any,
+) -> None:  # fmt: skip
+    """Read the steps first, first + 1 … of ``ids`` [B, T], layer by layer.
+
+    The symbol of row b at the step first + s has the place starts[s] + b, where
+    its top layer's hidden state is left as an input. Going through the steps
+    within a layer keeps that layer's weights in the nearest cache, and what the
+    layer below contributes is one product for all places.
+    """
+    width = scratch.own_BP.shape[1]
+    table = weights.table_VN
+    panels, scales, offsets, biases = weights.hidden
+    upper, upper_scales, upper_offsets, upper_biases = weights.input
+    steps = len(starts) - 1
+    for layer in range(state.shape[1]):
+        if layer > 0:
+            product(scratch.below_BP, upper[layer - 1], upper_scales[layer - 1],
+                    upper_offsets[layer - 1], upper_biases[layer - 1],
+                    scratch.from_input_BN, starts[steps], scratch.tiles)  # fmt: skip
+        for s in range(steps):
+            rows = starts[s + 1] - starts[s]
+            for row in range(rows):
+                load_input(state[slots[row], layer], scratch.own_BP[row], units)
+            product(scratch.own_BP, panels[layer], scales[layer], offsets[layer], biases[layer],
+                    scratch.from_hidden_BN, rows, scratch.tiles)  # fmt: skip
+            for row in range(rows):
+                place = starts[s] + row
+                x = table[ids[row, first + s]] if layer == 0 else scratch.from_input_BN[place]
+                update(cell, x, scratch.from_hidden_BN[row], state[slots[row], layer], units, width)
+                load_input(state[slots[row], layer], scratch.below_BP[place], units)
+
+
+@compiled
+def _judge(
+    logits: Any, symbols: int, target: int, scratch: Any, logprobs: Any, ranks: Any, tops: Any,
+    top_logprobs: Any,
+) -> None:  # fmt: skip
+    """The logprob and rank of ``target`` into [1] arrays, the likeliest symbols into [N] ones."""
+    own = logits[target]
+    total = log_total(logits, symbols, scratch.probabilities_V)
+    logprobs[0] = np.float64(own) - total
+    likeliest(logits, symbols, total, tops, top_logprobs)
+    rank = 1
+    for v in range(symbols):
+        rank += logits[v] > own
+    ranks[0] = rank
+
+
+@compiled
 def read(
     weights: Any, scratch: Any, cell: int, units: int, symbols: int, ids: Any, lengths: Any,
     state: Any, slots: Any, targets: Any, logprobs: Any, ranks: Any, tops: Any, top_logprobs: Any,
@@ -81,27 +135,32 @@ def read(
     Where targets [B, T] are given (else [0, 0]), their logprobs and ranks are
     filled in, and the N likeliest symbols in their place, tops [B, T, N].
     """
-    chars = np.zeros(len(lengths), dtype=np.int32)
-    rows = len(lengths)
-    for t in range(ids.shape[1]):
-        while rows > 0 and lengths[rows - 1] <= t:
+    rows, longest = len(lengths), ids.shape[1]
+    out_panels, out_scales, out_offsets, out_biases = weights.output
+    first = 0
+    while first < longest:
+        while rows > 0 and lengths[rows - 1] <= first:
             rows -= 1
         if rows == 0:
             break
-        for row in range(rows):
-            chars[row] = ids[row, t]
-        step(weights, scratch, cell, units, chars, state, slots, rows, len(targets) > 0)
+        steps = min(max(1, len(scratch.below_BP) // rows), longest - first)
+        starts = np.zeros(steps + 1, dtype=np.int64)
+        live = rows
+        for s in range(steps):
+            while live > 0 and lengths[live - 1] <= first + s:
+                live -= 1
+            starts[s + 1] = starts[s] + live
+        _read_block(weights, scratch, cell, units, ids, first, starts, state, slots)
         if len(targets) > 0:
-            for row in range(rows):
-                logits = scratch.logits_BV[row]
-                own = logits[targets[row, t]]
-                total = log_total(logits, symbols, scratch.probabilities_V)
-                logprobs[row, t] = np.float64(own) - total
-                likeliest(logits, symbols, total, tops[row, t], top_logprobs[row, t])
-                rank = 1
-                for v in range(symbols):
-                    rank += logits[v] > own
-                ranks[row, t] = rank
+            product(scratch.below_BP, out_panels, out_scales, out_offsets, out_biases,
+                    scratch.logits_BV, starts[steps], scratch.tiles)  # fmt: skip
+            for s in range(steps):
+                t = first + s
+                for row in range(starts[s + 1] - starts[s]):
+                    _judge(scratch.logits_BV[starts[s] + row], symbols, targets[row, t], scratch,
+                           logprobs[row, t : t + 1], ranks[row, t : t + 1], tops[row, t],
+                           top_logprobs[row, t])  # fmt: skip
+        first += steps
 
 
 @compiled

@@ -49,7 +49,11 @@ class Result:
     engine: float
     plain: float
     streaming: float
-    """As many as the weights can be read a second, times the rows that share a reading."""
+    """As many as the weights can be read a second, times the rows that share a reading.
+
+    Scoring knows what comes next and goes layer by layer: a layer's recurrent weights
+    are read again and again from the nearest cache, the others once for many symbols.
+    """
     arithmetic: float
     """As many as there are multiplications and additions for in a second."""
 
@@ -109,7 +113,7 @@ def measure(
             engine, plain = _interleaved(
                 partial(ours, size, count, seconds), partial(theirs, size, count, seconds)
             )
-            yield Result(task, size, count, engine, plain, *floors(size, count))
+            yield Result(task, size, count, engine, plain, *floors(task, size, count))
     finally:
         torch.set_num_threads(before)
 
@@ -121,14 +125,20 @@ def _interleaved(one: Callable[[], float], other: Callable[[], float]) -> tuple[
 
 def _floors(
     network: CharNetwork, precision: Precision
-) -> Callable[[int, int], tuple[float, float]]:
-    """(rows, threads) -> characters a second by the streaming and the arithmetic floor."""
-    config = network.config
-    weights = config.gates * config.hidden_size * config.hidden_size * (2 * config.layers - 1)
-    weights += network.symbols * config.hidden_size
-    streaming = streaming_seconds(weights * (1 if precision == "int8" else 4))
+) -> Callable[[Task, int, int], tuple[float, float]]:
+    """(task, rows, threads) -> characters a second by the streaming and the arithmetic floor."""
+    config, size = network.config, 1 if precision == "int8" else 4
+    recurrent = config.gates * config.hidden_size * config.hidden_size
+    weights = recurrent * (2 * config.layers - 1) + network.symbols * config.hidden_size
+    streaming: dict[Task, float] = {
+        "writing": streaming_seconds(size * weights),
+        "scoring": config.layers * streaming_seconds(size * recurrent),
+    }
     rate = multiply_adds_per_second(integers=precision == "int8")
-    return lambda rows, threads: (rows / streaming, min(rows, threads) * rate / weights)
+    return lambda task, rows, threads: (
+        rows / streaming[task],
+        min(rows, threads) * rate / weights,
+    )
 
 
 def _engine(rows: int, threads: int) -> Engine:

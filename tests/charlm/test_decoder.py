@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from app.charlm.decoder import PRECISIONS, Decoder, Precision, Row
 from app.charlm.generation import generate
 from app.charlm.network import Activation, Cell, CharNetwork, NetworkConfig
-from app.charlm.sampling import Sampling
+from app.charlm.sampling import Sampling, log_total
 from app.charlm.vocabulary import BOUNDARY
 from app.errors import InvalidInput
 
@@ -87,6 +87,27 @@ PACKED = {
     if (activation, precision) != ("relu", "int8")
 }
 SEQUENCES = st.lists(st.lists(st.integers(0, SYMBOLS - 1), max_size=30), min_size=1, max_size=9)
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize(("rows", "longest"), [(40, 9), (7, 150), (1, 200)])
+def test_many_rows_and_long_texts_are_read_as_each_symbol_alone(
+    precision: Precision, rows: int, longest: int
+) -> None:
+    decoder = Decoder.from_network(network_of("lstm", layers=2, size=64), precision)
+    random = np.random.default_rng(rows)
+    texts = [random.integers(0, SYMBOLS, random.integers(1, longest + 1)) for _ in range(rows)]
+    together = decoder.initial_state(rows)
+    whole = decoder.read(texts, together, range(rows), texts)
+    for b in (0, rows // 2, rows - 1):
+        alone = decoder.initial_state(1)
+        logits = [decoder.logits(np.array([symbol]), alone)[0].copy() for symbol in texts[b]]
+        readings = [
+            float(each[symbol]) - log_total(each, SYMBOLS, np.empty(SYMBOLS))
+            for each, symbol in zip(logits, texts[b], strict=True)
+        ]
+        assert np.array_equal(alone[0], together[b])
+        assert whole.logprobs_BT[b, : len(texts[b])].tolist() == readings
 
 
 @settings(deadline=None)
