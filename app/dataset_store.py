@@ -30,7 +30,7 @@ from app.database.job_rows import dataset_in_use
 from app.database.session import Database
 from app.database.tables import new_ulid
 from app.datasets import Profile, prepare
-from app.errors import Conflict, InvalidInput, StorageFailed
+from app.errors import Conflict, InvalidInput, NotFound, StorageFailed
 from app.settings import Settings
 from app.store.blobs import BlobStore, explained
 
@@ -205,6 +205,7 @@ class Datasets:
         prepared = prepare(path, format=format, scratch=self._scratch)
         profile = prepared.profile
         if before := self._known(profile, format):
+            self._mend(before, path)
             return before, False
         uri = f"{new_ulid()}.txt"
         self._blobs.put(uri, _pieces(path))
@@ -212,26 +213,35 @@ class Datasets:
             "warnings": list(profile.warnings),
             "typical_length": prepared.corpus.typical_length,
         }
-        try:
-            with self._database.session() as session:
-                made = dataset_rows.add(
-                    session,
-                    id=dataset_id(profile.sha256),
-                    name=name,
-                    uri=uri,
-                    described=described,
-                )
-        except BaseException:
-            with suppress(StorageFailed):
-                self._blobs.delete(uri)
-            raise
-        if not made:  # somebody else's upload of the same bytes was a moment faster
+        if not self._added(
+            name, uri, described
+        ):  # somebody else's upload of the same bytes was a moment faster
             self._blobs.delete(uri)
             before = self._known(profile, format)
             if before is None:
                 raise Conflict("The same text was just deleted; send it again.")
             return before, False
         return self.get(dataset_id(profile.sha256)), True
+
+    def _added(self, name: str, uri: str, described: dict[str, Any]) -> bool:
+        """Insert the row of a stored file; if that fails, the file goes too."""
+        new_id = dataset_id(described["sha256"])
+        try:
+            with self._database.session() as session:
+                return dataset_rows.add(session, id=new_id, name=name, uri=uri, described=described)
+        except BaseException:
+            with suppress(StorageFailed):
+                self._blobs.delete(uri)
+            raise
+
+    def _mend(self, dataset: Dataset, path: Path) -> None:
+        """Put the file of a dataset back if it was lost; ``path`` holds the very same bytes."""
+        try:
+            with self._blobs.open(dataset.uri):
+                pass
+        except NotFound:
+            with suppress(Conflict):  # somebody else did
+                self._blobs.put(dataset.uri, _pieces(path))
 
     def _known(self, profile: Profile, format: CorpusFormat | None) -> Dataset | None:
         with self._database.session(read_only=True) as session:

@@ -99,6 +99,16 @@ def test_another_format_of_the_same_text_is_refused(datasets: Datasets, tmp_path
     assert datasets.add(source, "words", "text").format == "text"
 
 
+def test_a_lost_file_comes_back_with_the_next_upload(datasets: Datasets, tmp_path: Path) -> None:
+    dataset, _ = upload(datasets)
+    (tmp_path / "datasets" / dataset.uri).unlink()
+    with pytest.raises(NotFound), datasets.local(dataset):
+        raise AssertionError
+    assert upload(datasets) == (dataset, False)
+    with datasets.local(dataset) as path:
+        assert path.read_bytes() == TEXT
+
+
 @pytest.mark.parametrize("order", ["asc", "desc"])
 def test_pages_follow_one_another(datasets: Datasets, order: str) -> None:
     came = [upload(datasets, TEXT + f"\nx{number}".encode())[0] for number in range(5)]
