@@ -38,7 +38,7 @@ def arrow(axes: Axes, start: tuple[float, float], end: tuple[float, float], colo
 def unrolled() -> None:
     """The network reading ``emma``, one copy of it for each time step."""
     steps = [("⊢", "e"), ("e", "m"), ("m", "m"), ("m", "a"), ("a", "⊣")]
-    figure, axes = plt.subplots(figsize=(9, 4))
+    _, axes = plt.subplots(figsize=(9, 4))
     for place, (read, foretold) in enumerate(steps):
         x = place * 1.6
         axes.text(x, -0.35, read, ha="center", fontsize=16, color=GREY)
