@@ -66,6 +66,14 @@ def test_int8_of_relu_is_refused() -> None:
         Decoder.from_network(network_of("rnn", "relu"), "int8")
 
 
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_warming_up_changes_nothing(precision: Precision) -> None:
+    decoder = Decoder.from_network(network_of("gru"), precision)
+    before = decoder.logits(np.array([BOUNDARY]), decoder.initial_state(1))
+    decoder.warm_up()
+    assert np.array_equal(before, decoder.logits(np.array([BOUNDARY]), decoder.initial_state(1)))
+
+
 def test_ranks_count_what_was_likelier() -> None:
     decoder = Decoder.from_network(network_of("gru"), "float32")
     logits = decoder.logits(np.array([BOUNDARY]), decoder.initial_state(1))[0]
