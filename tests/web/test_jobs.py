@@ -353,6 +353,7 @@ def test_a_stream_ends_when_the_server_does(settings: Settings, tmp_path: Any) -
 def test_from_a_text_to_a_model_that_is_served(settings: Settings, tmp_path: Any) -> None:
     training = settings.model_copy(update={"data_dir": tmp_path / "data", "training_slots": 1,
                                            "models_dir": str(tmp_path / "models")})  # fmt: skip
+    before = set(trainers())
     with TestClient(create_app(training)) as client:
         job = submitted(client, put_words(client), tags={"corpus": "made up"})
         path, run = f"/v1/jobs/{job['id']}", f"/v1/runs/{job['run_id']}"
@@ -387,19 +388,16 @@ def test_from_a_text_to_a_model_that_is_served(settings: Settings, tmp_path: Any
         assert client.post(f"{path}/cancel").status_code == 409
         assert client.delete(path).json()["deleted"] is True
         assert client.get("/v1/models/mine").status_code == 200
-        wait_for(no_children)
+        wait_for(lambda: set(trainers()) <= before)
 
 
-def no_children() -> bool:
-    """Training processes have ended, though perhaps nobody has asked how yet."""
-    return all(map(_over, psutil.Process().children()))
+def trainers() -> list[psutil.Process]:
+    """Processes that this one has begun and that are not over, though perhaps not asked yet."""
+    return [each for each in psutil.Process().children() if not _over(each)]
 
 
 def _over(process: psutil.Process) -> bool:
     try:
-        if process.status() == psutil.STATUS_ZOMBIE:
-            return True
-        words = process.cmdline()  # none while it is being taken down
-    except (psutil.NoSuchProcess, psutil.ZombieProcess):
+        return bool(process.status() == psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
         return True
-    return bool(words) and "app.jobs.runner" not in words
