@@ -228,8 +228,14 @@ class Lane:
         writing = self._decoder.write(rows, self._state_BLS, steps, top=top, workers=self._workers)
         self._writing.record(len(ready), max(steps), self._clock() - start)
         counts = (writing.ids_BQ >= 0).sum(axis=1).tolist()
+        ids, logprobs = writing.ids_BQ.tolist(), writing.logprobs_BQ.tolist()
         for row, (admitted, count) in enumerate(zip(ready, counts, strict=True)):
-            self._accept(admitted, [array[row, :count] for array in writing], emit)
+            tops = _tops(
+                writing.top_ids_BQN[row, :count],
+                writing.top_logprobs_BQN[row, :count],
+                admitted.sequence.request.top,
+            )
+            self._accept(admitted, ids[row][:count], logprobs[row][:count], tops, emit)
         return sum(counts)
 
     def _open(self, admitted: Admitted, emit: Emit) -> None:
@@ -264,12 +270,17 @@ class Lane:
             )
         return sequence.row
 
-    def _accept(self, admitted: Admitted, part: list[NDArray[Any]], emit: Emit) -> None:
+    def _accept(
+        self,
+        admitted: Admitted,
+        ids: list[int],
+        logprobs: list[float],
+        tops: list[list[tuple[int, float]]],
+        emit: Emit,
+    ) -> None:
         sequence = admitted.sequence
-        ids, logprobs, top_ids, top_logprobs = part
-        tops = _tops(top_ids, top_logprobs, sequence.request.top)
         first = not sequence.written
-        piece = sequence.accept(ids.tolist(), logprobs.tolist(), tops)
+        piece = sequence.accept(ids, logprobs, tops)
         finished = piece is not None and piece.finish is not None
         if finished or (first and sequence.slot in self._prefixes):
             self._keep(sequence.ids_read(), sequence.slot)

@@ -21,8 +21,8 @@ class Pace:
         self._seconds: dict[int, float] = {}
 
     def steps(self, rows: int, seconds: float) -> int:
-        """At least 1: as many steps of ``rows`` rows as fit into ``seconds``."""
-        return max(1, int(seconds / self._expected(rows)))
+        """At least 1: about as many steps of ``rows`` rows as fit into ``seconds``."""
+        return max(1, round(seconds / self._expected(rows)))
 
     def record(self, rows: int, steps: int, seconds: float) -> None:
         """``steps`` steps of ``rows`` rows took ``seconds``."""
