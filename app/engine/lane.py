@@ -28,6 +28,9 @@ from app.engine.submission import Admitted, Network, Submission
 STRIDE: Final = 256
 """Along long prompts a state is kept after every so many symbols."""
 
+_PROMPT_SHARE: Final = 0.75
+_SCORE_SHARE: Final = 0.5
+
 Emit = Callable[[Admitted, Piece], None]
 Flush = Callable[[], None]
 
@@ -84,14 +87,14 @@ class Lane:
     def turn(self, seconds: float, emit: Emit, flush: Flush = lambda: None) -> int:
         """Advance for about ``seconds``; how many symbols were read.
 
-        ``flush`` is called when what was given to ``emit`` should not wait.
-
-        Half the time goes to prompts, half to drawing, where there are both.
+        Where there are both, prompts get three quarters of the time and scored records
+        half of it; drawing has the rest. ``flush`` is called when what was given to
+        ``emit`` should not wait.
         """
-        writing = any(not each.sequence.reading for each in self.running)
-        reading = any(each.sequence.reading for each in self.running)
-        advanced = self._catch_up(seconds / (1 + writing), emit) if reading else 0
-        return advanced + self._write(seconds / (1 + reading), emit, flush)
+        behind = {e.sequence.request.scored for e in self.running if e.sequence.reading}
+        share = 0.0 if not behind else _PROMPT_SHARE if False in behind else _SCORE_SHARE
+        advanced = self._catch_up(seconds * share, behind, emit)
+        return advanced + self._write(seconds * (1 - share), emit, flush)
 
     def drop(self, admitted: Admitted) -> None:
         """Free the row of a sequence that ended or was given up."""
@@ -116,9 +119,8 @@ class Lane:
 
     # -- reading
 
-    def _catch_up(self, seconds: float, emit: Emit) -> int:
+    def _catch_up(self, seconds: float, kinds: set[bool], emit: Emit) -> int:
         """Read prompts and records, each for its share of the time."""
-        kinds = {e.sequence.request.scored for e in self.running if e.sequence.reading}
         return sum(self._catch_up_kind(kind, seconds / len(kinds), emit) for kind in kinds)
 
     def _catch_up_kind(self, scored: bool, seconds: float, emit: Emit) -> int:
