@@ -6,7 +6,6 @@ import errno
 import multiprocessing
 import os
 import resource
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -271,29 +270,28 @@ def test_a_file_system_without_links_is_used_all_the_same(tmp_path: Path) -> Non
     assert everything(tmp_path / str(nth)) == [KEY]
 
 
-def test_a_damaged_disk_is_noticed_when_reading_back(tmp_path: Path) -> None:
-    root = tmp_path / "store"
-    blobs = BlobStore(str(root))
-    stop = threading.Event()
-
-    def scribble() -> None:
-        while not stop.is_set():
-            for path in root.rglob("*.part"):
-                try:
-                    with path.open("r+b") as file:
-                        file.write(b"\xff")
-                except FileNotFoundError:
-                    continue
-                stop.set()
-
-    def slowly() -> Iterator[bytes]:
+def test_a_damaged_disk_is_noticed_when_reading_back(blobs: BlobStore, root: Path) -> None:
+    def scribbled_on() -> Iterator[bytes]:
         yield CONTENT
-        stop.wait(30)
+        (part,) = root.rglob("*.part")
+        with part.open("r+b") as file:
+            file.write(b"\xff")
 
-    scribbler = threading.Thread(target=scribble)
-    scribbler.start()
     with pytest.raises(StorageFailed, match="did not read back as it was written"):
-        blobs.put(KEY, slowly())
-    scribbler.join()
+        blobs.put(KEY, scribbled_on())
     assert everything(root) == []
     blobs.put(KEY, CONTENT)
+
+
+def test_a_file_that_is_taken_away_while_it_is_read_back(blobs: BlobStore, root: Path) -> None:
+    for nth in range(1, 1000):
+        with disks.failing_call(nth, errno.ENOENT) as failure:
+            try:
+                blobs.put(KEY, CONTENT)
+            except StorageFailed as error:
+                last = error.message
+        blobs.delete(KEY)
+        if failure.call is None:
+            break
+    assert "did not read back" in last
+    assert everything(root) == []
