@@ -1,6 +1,6 @@
 """What training jobs cost and survive: ``python -m benchmarks.jobs [PART …]``.
 
-Parts: claims, points, charts, overhead, first, kills; all of them without one.
+Parts: claims, points, charts, overhead, first, beside, kills; all of them without one.
 Each runs on a SQLite file and on a PostgreSQL started for it (or the one of
 ``CHARLOOM_TEST_POSTGRES_URL``), and says its figures in one line. ``--kills N``
 sets how many processes are killed on each database.
@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import multiprocessing
-import os
 import statistics
 import sys
 import tempfile
@@ -20,25 +19,21 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
-import torch
 from sqlalchemy import insert
 
 from app.database.job_tables import JobRow, RunRow
 from app.database.session import Database
 from app.jobs.assembly import build
 from app.jobs.queue import Claim, Queue
-from app.jobs.runner import Attempt
-from app.jobs.training_run import Wishes, plan
 from app.jobs.values import Job, Point
+from benchmarks.beside import beside
 from benchmarks.kills import survive
+from benchmarks.overhead import measure_overhead
 from tests import postgres
 from tests.jobs.making import Place, make_place, wait_for
 
 JOBS: Final = 2_000
 CLAIMERS: Final = 4
-OVERHEAD: Final = {"cell": "lstm", "layers": 1, "hidden_size": 192, "embedding_size": 64}
-OVERHEAD_STEPS: Final = 500
-CHECKPOINT_SECONDS: Final = 5
 
 
 def say(part: str, kind: str, told: str) -> None:
@@ -146,79 +141,9 @@ def charts(place: Place, kind: str, arguments: argparse.Namespace) -> None:
     )  # fmt: skip
 
 
-class Timed(Attempt):
-    """An attempt that knows how long its training took, and how much of that was not training.
-
-    Seconds, seconds of processor, and seconds that the training waited for what
-    a job does beside it.
-    """
-
-    took = (0.0, 0.0)
-    beside = 0.0
-
-    def _trained(self, job: Any, run: Any, recorder: Any, savings: Any, base: Any) -> bool:
-        recorder.add = self._counted(recorder.add)
-        savings.save_if_due = self._counted(savings.save_if_due)
-        began, used = time.perf_counter(), time.process_time()
-        trained = super()._trained(job, run, recorder, savings, base)
-        self.took = time.perf_counter() - began, time.process_time() - used
-        return trained
-
-    def _counted(self, act: Callable[..., Any]) -> Callable[..., Any]:
-        def counted(*arguments: Any, **named: Any) -> Any:
-            began = time.perf_counter()
-            try:
-                return act(*arguments, **named)
-            finally:
-                self.beside += time.perf_counter() - began
-
-        return counted
-
-
 def overhead(place: Place, kind: str, arguments: argparse.Namespace) -> None:
-    """The training of a job against the bare loop, in turn, in this process."""
-    torch.set_num_threads(1)
-    file = place.settings.data_dir / "text.txt"
-    file.write_text(Path(__file__).read_text() * 40)
-    dataset = place.datasets.add(file, "text", "text")
-    spec = {"max_steps": OVERHEAD_STEPS, "batch_size": 16, "window": 64}
-    spec |= {"checkpoint_every_seconds": CHECKPOINT_SECONDS}
-    jobs, bare, beside = [], [], []
-    for _ in range(arguments.repeats):
-        job = place.submitted(spec, network=OVERHEAD, dataset=dataset.id)
-        bare.append(_bare(job, file))
-        claim = place.queue.claim("bench", "local")
-        assert claim is not None
-        attempt = Timed(place.surroundings, claim, on_lost=lambda: os._exit(3))
-        attempt.run()
-        jobs.append(attempt.took)
-        beside.append(attempt.beside / attempt.took[0])
-    seconds = min(took for took, _ in jobs) / min(took for took, _ in bare) - 1
-    processor = min(used for _, used in jobs) / min(used for _, used in bare) - 1
-    say(
-        "overhead", kind,
-        f"{statistics.median(beside):.2%} of the training's seconds are spent beside it; in all "
-        f"{seconds:+.1%} seconds, {processor:+.1%} seconds of processor: {min(jobs)[0]:.2f} s as a "
-        f"job, {min(bare)[0]:.2f} s bare (the least of {arguments.repeats}, in turn; "
-        f"{OVERHEAD_STEPS} steps, lstm 1 × 192, checkpoint every {CHECKPOINT_SECONDS} s)",
-    )  # fmt: skip
-
-
-def _bare(job: Job, file: Path) -> tuple[float, float]:
-    asked = job.spec["training"]
-    names = ("max_steps", "batch_size", "window", "learning_rate", "optimizer", "clip_norm")
-    wishes = Wishes(
-        format="text",
-        validation_fraction=asked["validation_fraction"],
-        test_fraction=asked["test_fraction"],
-        network=dict(job.spec["network"]),
-        training={name: asked[name] for name in names},
-    )
-    run = plan(file, wishes)
-    began, used = time.perf_counter(), time.process_time()
-    for _ in run.train():
-        pass
-    return time.perf_counter() - began, time.process_time() - used
+    """The training of a job against the bare loop."""
+    say("overhead", kind, measure_overhead(place, arguments.repeats))
 
 
 def first(place: Place, kind: str, arguments: argparse.Namespace) -> None:
@@ -249,12 +174,19 @@ def kills(place: Place, kind: str, arguments: argparse.Namespace) -> None:
     say("kills", kind, survive(place, arguments.kills))
 
 
+def with_completions(place: Place, kind: str, arguments: argparse.Namespace) -> None:
+    """Completions of a server while it trains."""
+    folder = Path(place.settings.data_dir).parent
+    say("beside", kind, beside(folder, place.settings.resolved_database_url))
+
+
 PARTS: Final[dict[str, Callable[[Place, str, argparse.Namespace], None]]] = {
     "claims": claims,
     "points": points,
     "charts": charts,
     "overhead": overhead,
     "first": first,
+    "beside": with_completions,
     "kills": kills,
 }
 

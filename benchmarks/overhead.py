@@ -1,0 +1,98 @@
+"""What a job costs over the bare training loop: recording, heartbeats, checkpoints.
+
+Part of ``python -m benchmarks.jobs``.
+"""
+
+from __future__ import annotations
+
+import os
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+
+from app.jobs.runner import Attempt
+from app.jobs.training_run import Wishes, plan
+from app.jobs.values import Job
+from tests.jobs.making import Place
+
+NETWORK: Final = {"cell": "lstm", "layers": 1, "hidden_size": 192, "embedding_size": 64}
+STEPS: Final = 2_000
+CHECKPOINT_SECONDS: Final = 15
+
+
+class Timed(Attempt):
+    """An attempt that knows how long its training took, and how much of that was not training.
+
+    Seconds, seconds of processor, and seconds that the training waited for what
+    a job does beside it.
+    """
+
+    took = (0.0, 0.0)
+    beside = 0.0
+
+    def _trained(self, job: Any, run: Any, recorder: Any, savings: Any, base: Any) -> bool:
+        recorder.add = self._counted(recorder.add)
+        savings.save_if_due = self._counted(savings.save_if_due)
+        began, used = time.perf_counter(), time.process_time()
+        trained = super()._trained(job, run, recorder, savings, base)
+        self.took = time.perf_counter() - began, time.process_time() - used
+        return trained
+
+    def _counted(self, act: Callable[..., Any]) -> Callable[..., Any]:
+        def counted(*arguments: Any, **named: Any) -> Any:
+            began = time.perf_counter()
+            try:
+                return act(*arguments, **named)
+            finally:
+                self.beside += time.perf_counter() - began
+
+        return counted
+
+
+def measure_overhead(place: Place, repeats: int) -> str:
+    """The training of a job against the bare loop, in turn, in this process."""
+    torch.set_num_threads(1)
+    file = place.settings.data_dir / "text.txt"
+    file.write_text(Path(__file__).read_text() * 40)
+    dataset = place.datasets.add(file, "text", "text")
+    spec = {"max_steps": STEPS, "batch_size": 16, "window": 64}
+    spec |= {"checkpoint_every_seconds": CHECKPOINT_SECONDS}
+    jobs, bare, beside = [], [], []
+    for _ in range(repeats):
+        job = place.submitted(spec, network=NETWORK, dataset=dataset.id)
+        bare.append(_bare(job, file))
+        claim = place.queue.claim("bench", "local")
+        assert claim is not None
+        attempt = Timed(place.surroundings, claim, on_lost=lambda: os._exit(3))
+        attempt.run()
+        jobs.append(attempt.took)
+        beside.append(attempt.beside / attempt.took[0])
+    seconds = min(took for took, _ in jobs) / min(took for took, _ in bare) - 1
+    processor = min(used for _, used in jobs) / min(used for _, used in bare) - 1
+    return (
+        f"{statistics.median(beside):.2%} of the training's seconds are spent beside it; in all "
+        f"{seconds:+.1%} seconds, {processor:+.1%} seconds of processor: {min(jobs)[0]:.2f} s as a "
+        f"job, {min(bare)[0]:.2f} s bare (the least of {repeats}, in turn; "
+        f"{STEPS} steps, lstm 1 × 192, checkpoint every {CHECKPOINT_SECONDS} s)"
+    )
+
+
+def _bare(job: Job, file: Path) -> tuple[float, float]:
+    asked = job.spec["training"]
+    names = ("max_steps", "batch_size", "window", "learning_rate", "optimizer", "clip_norm")
+    wishes = Wishes(
+        format="text",
+        validation_fraction=asked["validation_fraction"],
+        test_fraction=asked["test_fraction"],
+        network=dict(job.spec["network"]),
+        training={name: asked[name] for name in names},
+    )
+    run = plan(file, wishes)
+    began, used = time.perf_counter(), time.process_time()
+    for _ in run.train():
+        pass
+    return time.perf_counter() - began, time.process_time() - used
