@@ -16,11 +16,20 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, Engine, create_engine, event, text
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import (
+    ArgumentError,
+    DataError,
+    DBAPIError,
+    IntegrityError,
+    InternalError,
+    NotSupportedError,
+    ProgrammingError,
+)
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session, sessionmaker
 
 from app.database.migration import migrate
-from app.errors import InvalidInput, Overloaded, StorageFailed
+from app.errors import CharloomError, InvalidInput, Overloaded, StorageFailed
 
 # Below this, WAL with more than one writing process can corrupt the file (a checkpoint race).
 SAFE_WAL: Final = (3, 51, 3)
@@ -63,18 +72,24 @@ class Database:
 
     def ping(self) -> None:
         """Ask the database something; raises Overloaded or StorageFailed if it does not answer."""
+        # SQLite answers SELECT 1 without looking at its file.
+        anything = "SELECT count(*) FROM sqlite_master" if self._is_sqlite else "SELECT 1"
         with self.session(read_only=True) as session:
-            session.execute(text("SELECT 1"))
+            session.execute(text(anything))
 
     def describe(self) -> str:
         """What the database is and how it is used, for people."""
-        if self.engine.dialect.name != "sqlite":
+        if not self._is_sqlite:
             with explained(), self.engine.connect() as connection:
                 version = connection.execute(text("SHOW server_version")).scalar_one()
             return f"PostgreSQL {version}"
         mode = journal_mode(sqlite3.sqlite_version_info)
         why = "" if mode == "WAL" else " (WAL is safe from SQLite 3.51.3 on)"
         return f"SQLite {sqlite3.sqlite_version}, journal mode {mode}{why}"
+
+    @property
+    def _is_sqlite(self) -> bool:
+        return self.engine.dialect.name == "sqlite"
 
     def close(self) -> None:
         """Close every connection."""
@@ -96,10 +111,13 @@ def _connect(url: str) -> Engine:
             )
     except (ArgumentError, ValueError) as error:
         raise _wrong_url() from error
-    if parsed.get_backend_name() != "sqlite" or parsed.database in (None, "", ":memory:"):
+    # A plain file: another driver or an option could make it a database in memory, or not enforce
+    # what is set up below.
+    plain = parsed.drivername in ("sqlite", "sqlite+pysqlite") and not parsed.query
+    file = parsed.database
+    if not plain or not file or file == ":memory:" or "\0" in file:
         raise _wrong_url()
-    assert parsed.database
-    _make_folder(Path(parsed.database).parent)
+    _make_folder(Path(file).parent)
     engine = create_engine(parsed)
     event.listen(engine, "connect", _prepare_sqlite)
     event.listen(engine, "begin", _begin_sqlite)
@@ -145,18 +163,55 @@ def explained() -> Iterator[None]:
     """Translate the database's refusals into errors with a message for people."""
     try:
         yield
-    except (OperationalError, InterfaceError) as error:
-        raise _explanation(error) from error
+    except PoolTimeout as error:
+        raise _no_answer() from error
+    except DBAPIError as error:
+        explanation = _explanation(error)
+        if explanation is None:
+            raise
+        raise explanation from error
 
 
-def _explanation(error: DBAPIError) -> Overloaded | StorageFailed:
+def _explanation(error: DBAPIError) -> CharloomError | None:
+    """What a caller can wait out or mend; None for what is wrong in the statement."""
     reason = str(error.orig).lower()
-    if "full" in reason or "no space" in reason:
-        return StorageFailed("The disk of the database is full; make room and try again.")
-    if "readonly" in reason or "read-only" in reason or "unable to open" in reason:
-        return StorageFailed("The database cannot be written; check its folder's permissions.")
+    if isinstance(error, ProgrammingError) and error.statement is None:  # while connecting
+        return _wrong_url()
+    if isinstance(error, IntegrityError | ProgrammingError | DataError | NotSupportedError):
+        return None
+    for words, message in _REASONS:
+        if any(word in reason for word in words):
+            return StorageFailed(message)
+    code = getattr(error.orig, "sqlite_errorcode", None)
+    if isinstance(error, InternalError) or code == sqlite3.SQLITE_ERROR:  # as "no such table"
+        return None
     if isinstance(error.orig, sqlite3.Error) and "locked" not in reason:
-        return StorageFailed("The database file cannot be used; it may be damaged.")
+        return StorageFailed(
+            "The database file cannot be used; it may be damaged. Put back a copy of it; or move "
+            "it away, which keeps the models and forgets aliases, datasets and jobs."
+        )
+    return _no_answer()
+
+
+_REASONS: Final = (
+    (("is full", "no space"), "The disk of the database is full; make room and try again."),
+    (
+        ("readonly", "read-only", "unable to open"),
+        "The database cannot be written; check its folder's permissions.",
+    ),
+    (
+        ("i/o error",),
+        "The disk of the database does not take or give what it should; it may be full or failing.",
+    ),
+    (
+        ("authentication failed", "does not exist", "no password", "pg_hba.conf"),
+        "The database refuses the user, the password or the database's name "
+        "in CHARLOOM_DATABASE_URL.",
+    ),
+)
+
+
+def _no_answer() -> Overloaded:
     return Overloaded(
         "The database does not answer just now; try again.", code="database_unavailable"
     )
