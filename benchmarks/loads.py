@@ -135,7 +135,7 @@ async def poisson(
         await asyncio.sleep(max(0.0, due - time.perf_counter()))
         running.append(asyncio.create_task(one()))
     if running:
-        await asyncio.wait(running, timeout=2.0)
+        await asyncio.wait(running, timeout=1.0)
     end = time.perf_counter()
     await _stop(running)
     return _seen(answers, start, end, failed)

@@ -16,6 +16,7 @@ import matplotlib
 matplotlib.use("svg")
 from matplotlib import pyplot as plt
 
+from benchmarks import targets
 from benchmarks.fleet import SERVERS, TITLES
 from benchmarks.loads import quantile
 
@@ -26,11 +27,29 @@ _COLOURS: Final = {
     "lit": "#55a868",
 }
 
+_MISSED: Final = """What bounds the figures that miss their target:
+
+- One stream of LSTM 2 × 512 reads 3.2 MB of weights a character. They do not fit into this
+  processor's second-level cache (2 MB), and from the third level one core reads 30 to 35 GB/s,
+  so that nothing could be faster than about 10,000 characters a second; the plain loop's rate
+  for one row varies fourfold with the machine, and 75 times of it may lie above that bound.
+- The arithmetic floor here is that of AMX tiles, five times AVX-512 VNNI's: at 64 rows half of
+  the time goes to gates, sampling and logprobs, which are vector code already.
+- A typed character crosses two threads (the event loop and the engine's, 0.15 ms there and
+  back) and FastAPI's layers with validation, request names and security headers; the network
+  itself takes 0.01 ms of it."""
+
 
 def write(found: dict[str, Any], folder: Path) -> None:
     """Write the page and the charts that it shows."""
     found = _with_text_keys(found)
-    parts = [_introduction(found["machine"])]
+    parts = [
+        _introduction(found["machine"]),
+        "## Targets\n\n"
+        + _table(("what", "target", "reached", "met"), targets.rows(found))
+        + "\n\n"
+        + _MISSED,
+    ]
     if "engine" in found:
         parts += [_engine_part(found["engine"])]
     if "http" in found:
@@ -74,18 +93,21 @@ def _engine_part(engine: dict[str, list[dict[str, Any]]]) -> str:
         "Characters a second of the engine, sampling and logprobs included. The plain loop is what "
         "everybody writes first: `nn.Embedding`, `nn.LSTM`, `nn.Linear`, softmax, multinomial for "
         "writing; padded batches and log-softmax for scoring records of 20 to 200 characters. The "
-        "floor is the tighter of two measured bounds: reading all weights once a step, or the int8 "
-        "multiplications at the processor's own rate."
+        "floor is the tighter of two measured bounds: reading the weights once a step, or the int8 "
+        "multiplications at the processor's own rate. The plain loop's figure is the better of "
+        "its one-thread and two-thread rates: with two threads it waits for both cores at every "
+        "operation and collapses when something else runs."
     ]
     for shape, results in engine.items():
+        plain = _best_plain(results)
         rows = [
             (
                 each["task"],
                 str(each["rows"]),
                 str(each["threads"]),
                 f"{each['engine']:,.0f}",
-                f"{each['plain']:,.0f}",
-                f"**{each['times_plain']:.1f} ×**",
+                f"{plain[each['task'], each['rows']]:,.0f}",
+                f"**{each['engine'] / plain[each['task'], each['rows']]:.1f} ×**",
                 f"{each['share_of_floor']:.0%}",
             )
             for each in results
@@ -93,6 +115,15 @@ def _engine_part(engine: dict[str, list[dict[str, Any]]]) -> str:
         head = ("", "rows", "threads", "engine", "plain loop", "times", "of the floor")
         parts.append(f"### {shape}\n\n" + _table(head, rows))
     return "\n\n".join(parts)
+
+
+def _best_plain(results: list[dict[str, Any]]) -> dict[tuple[str, int], float]:
+    """(task, rows) -> the plain loop's better rate, whatever its threads."""
+    best: dict[tuple[str, int], float] = {}
+    for each in results:
+        key = each["task"], each["rows"]
+        best[key] = max(best.get(key, 0.0), each["plain"])
+    return best
 
 
 def _http_part(http: dict[str, Any]) -> str:
@@ -111,7 +142,7 @@ def _http_part(http: dict[str, Any]) -> str:
         parts.append(
             f"### Poisson arrivals, LSTM {key.replace('x', ' × ')}\n\nRequests for 64 characters "
             "arrive by chance, at a mean rate, whatever the server does; a request that had "
-            "nothing two seconds after the last arrival counts with the time it had waited.\n\n"
+            "nothing a second after the last arrival counts with the time it had waited.\n\n"
             f"![time to first character](poisson-{key}.svg)\n\n"
             + _levels("requests a second", by_server)
         )
