@@ -18,6 +18,7 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine, text
+from sqlalchemy.exc import DBAPIError
 
 from app.errors import Conflict
 
@@ -26,6 +27,8 @@ MIGRATIONS: Final = Path(__file__).resolve().parents[2] / "migrations"
 # Any number will do, as long as every version of Charloom takes the same.
 _ADVISORY_LOCK: Final = 0x636861726C6F6F6D
 
+_DUPLICATE_TABLE: Final = "42P07"  # PostgreSQL's code, whatever the language of its messages
+
 # Alembic keeps the running migration in module globals.
 _one_in_this_process = threading.Lock()
 
@@ -33,7 +36,8 @@ _one_in_this_process = threading.Lock()
 def migrate(engine: Engine, revision: str = "head") -> None:
     """Upgrade or downgrade to ``revision`` in one transaction; nothing if it is there.
 
-    Raises Conflict when the database is at a revision that this code does not know.
+    Raises Conflict when the database is at a revision that this code does not know,
+    or is another program's.
     """
     config = configuration()
     script = ScriptDirectory.from_config(config)
@@ -52,7 +56,26 @@ def migrate(engine: Engine, revision: str = "head") -> None:
         if current is not None and (wanted == "base" or known.index(wanted) > known.index(current)):
             command.downgrade(config, wanted)
         elif wanted != "base":
-            command.upgrade(config, wanted)
+            with _told_apart(new=current is None):
+                command.upgrade(config, wanted)
+
+
+@contextmanager
+def _told_apart(*, new: bool) -> Iterator[None]:
+    """Say it if a database without a revision has tables that are called like ours."""
+    try:
+        yield
+    except DBAPIError as error:
+        there = getattr(error.orig, "sqlstate", None) == _DUPLICATE_TABLE or (
+            "already exists" in str(error.orig)
+        )
+        if not (new and there):
+            raise
+        raise Conflict(
+            "The database has tables of another program's with the same names. Set "
+            "CHARLOOM_DATABASE_URL or CHARLOOM_DATA_DIR to another database.",
+            code="database_foreign",
+        ) from error
 
 
 def configuration() -> Config:

@@ -65,7 +65,7 @@ class Database:
     def migrate(self, revision: str = "head") -> None:
         """Bring the tables up (or, in tests, down) to a revision, one server at a time.
 
-        Raises Conflict when the database is newer than this code.
+        Raises Conflict when the database is newer than this code, or another program's.
         """
         with explained():
             migrate(self.engine, revision)
