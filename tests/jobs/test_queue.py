@@ -40,7 +40,7 @@ def test_the_most_urgent_first_then_in_order(place: Place) -> None:
 
 
 def test_four_claimers_claim_every_job_once(place: Place) -> None:
-    """Fails without the outer guard on ``state`` (PostgreSQL) or BEGIN IMMEDIATE (SQLite)."""
+    """Fails on PostgreSQL without both the outer guard on ``state`` and SKIP LOCKED."""
     first = place.submitted()
     with place.database.session() as session:
         row = session.get_one(JobRow, first.id)
@@ -139,7 +139,7 @@ def test_a_key_is_forgotten_after_a_day(place: Place) -> None:
 
 
 def test_equal_requests_at_once_make_one_job(place: Place) -> None:
-    """Fails when the key is looked up first and written in another transaction."""
+    """Fails when what the key has made is not looked up in the job's own transaction."""
     spec, made = place.spec(), []
     jobs = place.jobs
     threads = [

@@ -60,7 +60,7 @@ def tidied(place: Place) -> Iterator[Place]:
 
 @contextmanager
 def server(place: Place) -> Iterator[subprocess.Popen[bytes]]:
-    """A server process; killed at the end if it still runs."""
+    """A server process; killed at the end with all that belongs to it."""
     environment = os.environ | runner_environment(place.settings)
     process = subprocess.Popen(
         [sys.executable, "-m", "tests.survival.server"],
@@ -71,7 +71,8 @@ def server(place: Place) -> Iterator[subprocess.Popen[bytes]]:
     try:
         yield process
     finally:
-        process.kill()
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
 
 
@@ -167,7 +168,7 @@ def wait_until_gone(pid: int) -> None:
 
 
 def test_a_runner_outlives_its_server(sqlite_place: Place, undisturbed: dict[str, Tensor]) -> None:
-    """Fails when a runner is tied to its server, by a pipe, a session or a signal."""
+    """Fails when a runner is in its server's process group."""
     place = sqlite_place
     with server(place):
         job = place.submitted(LONG)
