@@ -5,10 +5,8 @@ How attempts survive being killed is in tests/survival.
 
 from __future__ import annotations
 
-import resource
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -25,8 +23,6 @@ from app.jobs.times import Times
 from app.jobs.training_run import Run
 from app.jobs.upkeep import Upkeep
 from app.jobs.values import Job
-from app.registry import Registry
-from app.store.blobs import BlobStore
 from tests.jobs.making import WORDS, Place, wait_for
 
 
@@ -241,80 +237,6 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(
     resumed = [each for each in place.jobs.events(job.id) if each.type == "resumed"]
     assert resumed[-1].payload["step"] == older.step < 9
     assert same(final_weights(place, whole), final_weights(place, job))
-
-
-@contextmanager
-def files_of_at_most(size: int) -> Iterator[None]:
-    """Every write beyond that many bytes of a file is refused by the system, as by a full disk."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-
-
-class FullDisk(BlobStore):
-    """A store whose disk has room for files of a few bytes only, while it is full."""
-
-    full = True
-
-    def put(self, key: str, content: Any) -> Any:
-        if not self.full:
-            return super().put(key, content)
-        with files_of_at_most(500):
-            return super().put(key, content)
-
-
-def attempt_with(place: Place, **stores: Any) -> Attempt:
-    runner = attempt(place)
-    return Attempt(
-        replace(runner.around, **stores),
-        runner.claim,
-        on_lost=lambda: None,
-    )
-
-
-def test_a_full_disk_costs_checkpoints_but_not_the_training(place: Place) -> None:
-    job = place.submitted({"checkpoint_every_seconds": 0.1})
-    full = FullDisk(place.checkpoints.url)
-    attempt_with(place, checkpoints=full).run()
-    assert place.jobs.get(job.id).state is JobState.SUCCEEDED
-    assert list(place.jobs.checkpoints(job.run_id)) == []
-    told = [each for each in place.jobs.events(job.id) if each.type == "checkpoint_failed"]
-    assert told
-    assert told[0].level == "warning"
-    assert place.checkpoints.sizes() == {}
-
-
-def test_a_full_disk_while_publishing_is_tried_again(place: Place) -> None:
-    job = place.submitted()
-    full = FullDisk(place.models.url)
-    registry = Registry(place.database, full)
-    attempt_with(place, models=full, registry=registry).run()
-    waiting = place.jobs.get(job.id)
-    assert waiting.state is JobState.QUEUED
-    assert place.models.sizes() == {}
-    last = place.jobs.events(job.id)[-1]
-    assert (last.type, last.level) == ("queued", "warning")
-    assert "cannot be stored" in last.message
-    attempt(place).run()
-    assert place.jobs.get(job.id).state is JobState.SUCCEEDED
-    assert [each.version for each in place.registry.versions("words")] == [2]
-
-
-def test_a_full_disk_at_every_attempt_fails_the_job_with_the_reason(sqlite_place: Place) -> None:
-    place = sqlite_place
-    job = place.submitted(max_attempts=2)
-    full = FullDisk(place.models.url)
-    registry = Registry(place.database, full)
-    for _ in range(3):  # the first one brought a checkpoint
-        attempt_with(place, models=full, registry=registry).run()
-        if place.jobs.get(job.id).is_final:
-            break
-    failed = place.jobs.get(job.id)
-    assert failed.error is not None
-    assert failed.error.code == "storage_failed"
 
 
 def test_a_run_that_has_published_only_ends_its_job(place: Place) -> None:
