@@ -30,12 +30,53 @@ def small_disk(folder: Path) -> Iterator[Path]:
         finally:
             unmount(folder)
         return
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (FULL_DISK_SIZE, before[1]))
-    try:
+    with _limited(FULL_DISK_SIZE):
         yield folder
+
+
+@contextmanager
+def _limited(longest: int) -> Iterator[None]:
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (longest, before[1]))
+    try:
+        yield
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@contextmanager
+def full_disk(folder: Path, room: int) -> Iterator[Path]:
+    """A folder whose disk has room for so many bytes more.
+
+    Where we may not mount one, no file of this process may be longer than that.
+    """
+    folder.mkdir()
+    if mounted(folder, f"size={FULL_DISK_SIZE}"):
+        try:
+            fill(folder, but=room)
+            yield folder
+        finally:
+            unmount(folder)
+        return
+    with _limited(room):
+        yield folder
+
+
+@contextmanager
+def read_only_disk(folder: Path) -> Iterator[Path]:
+    """What lies in ``folder``, on a disk that takes nothing.
+
+    Where we may not mount one, a folder of the system's that takes nothing from anyone; it is
+    another one then, and without those files.
+    """
+    program = ["mount", "--bind", "-o", "ro", str(folder), str(folder)]
+    if os.geteuid() == 0 and subprocess.run(program, capture_output=True).returncode == 0:
+        try:
+            yield folder
+        finally:
+            unmount(folder)
+        return
+    yield Path("/sys/kernel")
 
 
 def mounted(folder: Path, options: str) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -24,11 +25,14 @@ from app.charlm.training import Progress
 from app.charlm.windows import CorpusFormat
 from app.cli import console, jobs
 from app.cli.sources import registry
+from app.errors import StorageFailed
 from app.jobs.training_run import Run, Wishes, plan
 from app.registry import ModelVersion
 from app.settings import Settings
+from app.store.artifact import Artifact, chunks
+from app.store.blobs import explained
 from app.store.card import Lineage
-from app.store.layout import checked_name
+from app.store.layout import SUFFIX, checked_name
 
 _SAMPLE_SECONDS: Final = 15.0
 _LINE_SECONDS: Final = 10.0  # between lines, where there is no terminal
@@ -119,8 +123,31 @@ def train(
             raise typer.Exit(130)
         console.err.print("measuring, calibrating, publishing …")
         lineage = Lineage(corpus=corpus, command=_command(), base_model=base_model)
-        published = local.publish(name, run.finish(lineage=lineage))
+        artifact = run.finish(lineage=lineage)
+        try:
+            published = local.publish(name, artifact)
+        except StorageFailed as error:
+            raise _rescued(name, artifact, error) from error
     _report(published)
+
+
+def _rescued(name: str, artifact: Artifact, failure: StorageFailed) -> StorageFailed:
+    """Keep a model that the store did not take where temporary files lie; what to say."""
+    try:
+        with tempfile.NamedTemporaryFile(
+            prefix=f"{name}-", suffix=SUFFIX, dir=tempfile.gettempdir(), delete=False
+        ) as file:
+            try:
+                file.writelines(chunks(artifact))
+            except OSError:
+                Path(file.name).unlink()
+                raise
+    except OSError:
+        return failure
+    return StorageFailed(
+        f"{failure.message} The trained model is kept in {file.name}: once that is mended, "
+        f"put it into the store as {name}/NUMBER{SUFFIX}, with a number that is free."
+    )
 
 
 def _given(wishes: dict[str, Any]) -> dict[str, Any]:
@@ -129,7 +156,8 @@ def _given(wishes: dict[str, Any]) -> dict[str, Any]:
 
 def _scratch(settings: Settings) -> Path:
     folder = settings.data_dir / "scratch"
-    folder.mkdir(parents=True, exist_ok=True)
+    with explained("The scratch folder"):
+        folder.mkdir(parents=True, exist_ok=True)
     return folder
 
 

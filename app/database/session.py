@@ -70,6 +70,14 @@ class Database:
         with explained():
             migrate(self.engine, revision)
 
+    def check_writing(self) -> None:
+        """Write something that changes nothing; raises StorageFailed if that is refused.
+
+        SQLite opens a file on a read-only disk without a word, and lets transactions begin.
+        """
+        with self.session() as session:
+            session.execute(text("UPDATE alembic_version SET version_num = version_num"))
+
     def ping(self) -> None:
         """Ask the database something; raises Overloaded or StorageFailed if it does not answer."""
         # SQLite answers SELECT 1 without looking at its file.
@@ -136,7 +144,7 @@ def _make_folder(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise StorageFailed(
-            f"The folder of the database cannot be made ({error.strerror}); "
+            f"The folder of the database cannot be made ({error.strerror}). "
             "CHARLOOM_DATA_DIR says where it is."
         ) from error
 
@@ -197,7 +205,8 @@ _REASONS: Final = (
     (("is full", "no space"), "The disk of the database is full; make room and try again."),
     (
         ("readonly", "read-only", "unable to open"),
-        "The database cannot be written; check its folder's permissions.",
+        "The database cannot be written: its folder or disk is read-only, or belongs to another "
+        "user. CHARLOOM_DATA_DIR says where it is.",
     ),
     (
         ("i/o error",),

@@ -75,6 +75,7 @@ def check_database(settings: Settings) -> None:
     database = Database(settings.resolved_database_url)
     try:
         database.migrate()
+        database.check_writing()
     finally:
         database.close()
 

@@ -307,7 +307,26 @@ def test_a_place_where_no_file_can_be(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(StorageFailed, match="CHARLOOM_DATA_DIR"):
         Database(f"sqlite:///{tmp_path}/file/x")
-    assert "check its folder's permissions" in refusal(f"sqlite:///{tmp_path}").message
+    assert "CHARLOOM_DATA_DIR says where" in refusal(f"sqlite:///{tmp_path}").message
+
+
+def test_a_database_that_takes_nothing_says_so_before_it_is_needed(
+    database: Database, database_url: str, tmp_path: Path
+) -> None:
+    add(database, "names")
+    database.check_writing()
+    if database.engine.dialect.name == "postgresql":
+        refusing = Database(f"{database_url}?options=-c%20default_transaction_read_only%3Don")
+        with closing(refusing), pytest.raises(StorageFailed, match="cannot be written"):
+            refusing.check_writing()
+        return
+    with (
+        disks.read_only_disk(tmp_path / "data") as folder,
+        closing(Database(f"sqlite:///{folder}/charloom.sqlite3")) as refusing,
+        pytest.raises(StorageFailed),
+    ):
+        refusing.check_writing()
+    assert names(database) == ["names"]
 
 
 def fill_up(database: Database) -> None:
