@@ -11,8 +11,12 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import AsyncGenerator, Callable, Iterator
+from typing import Final
 
 from app.engine.sequence import Piece
+
+_READER_SECONDS: Final = 0.0005
+"""What each stream adds to the gap of all: two thousand pieces a second keep a core busy."""
 
 
 class Abandoned(Exception):
@@ -63,6 +67,8 @@ class Bridge:
         self._lock = threading.Lock()
         self._woken: set[asyncio.Event] = set()
         self._called = False
+        self.readers = 0
+        """How many streams are being read; counted by the loop's own thread."""
 
     def note(self, event: asyncio.Event) -> None:
         """From the engine's thread: there is news; ``flush`` tells the loop."""
@@ -97,38 +103,51 @@ class AsyncStream:
         self._pending = _Pending(sequences)
         self._bridge = bridge
         self._event = asyncio.Event()
+        self._rested = asyncio.Event()  # the gap is over, or nothing more will come
         self.cancel: Callable[[], None] = lambda: None
         """Give the request up; its rows are free at the next tick."""
 
     def push(self, piece: Piece) -> None:
         self._pending.add(piece)
-        self._bridge.note(self._event)
+        self._note()
 
     def fail(self, error: Exception) -> None:
         self._pending.fail(error)
+        self._note()
+
+    def _note(self) -> None:
         self._bridge.note(self._event)
+        if self._pending.complete:
+            self._bridge.note(self._rested)
 
     async def pieces(self, gap_seconds: float = 0.0) -> AsyncGenerator[list[Piece], None]:
         """Lists of pieces, one a sequence at most, until every sequence has finished.
 
-        Between two lists at least ``gap_seconds`` pass, except before the last.
+        Between two lists at least ``gap_seconds`` pass, except before the last; more
+        when many streams are being read, or the loop would do nothing but send.
         Leaving early, by whatever way, cancels. Raises what the engine raised.
         """
         loop = asyncio.get_running_loop()
         done, not_before = False, 0.0
+        self._bridge.readers += 1
         try:
             while not done:
                 await self._event.wait()
                 if gap_seconds and not self._pending.complete and loop.time() < not_before:
-                    await asyncio.sleep(not_before - loop.time())
+                    timer = loop.call_at(not_before, self._rested.set)
+                    await self._rested.wait()
+                    timer.cancel()
+                    self._rested.clear()
                 self._event.clear()
                 pieces, done = self._pending.take()
                 if self._pending.complete:
                     self._event.set()  # an error behind these pieces will not be told again
-                not_before = loop.time() + gap_seconds
+                crowd = self._bridge.readers * _READER_SECONDS
+                not_before = loop.time() + max(gap_seconds, crowd)
                 if pieces:
                     yield pieces
         finally:
+            self._bridge.readers -= 1
             if not done:
                 self.cancel()
 
