@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import shutil
 import sys
 from collections.abc import Callable, Iterator
@@ -34,7 +35,7 @@ def doctor() -> None:
         console.out.print(f"  {name:<12} {value}", markup=False)
     console.out.print("Settings")
     for field in Settings.model_fields:
-        value = getattr(settings, field)
+        value = _without_password(str(getattr(settings, field)))
         console.out.print(f"  CHARLOOM_{field.upper():<22} {value}", markup=False)
     console.out.print("Checks")
     checks = (
@@ -46,6 +47,12 @@ def doctor() -> None:
     passed = [_passes(name, check) for name, check in checks]  # all of them, to the last
     if not all(passed):
         raise typer.Exit(1)
+
+
+def _without_password(value: str) -> str:
+    """A setting as it may be shown to whoever is asked for help; URLs may hold a password."""
+    value = re.sub(r"(://[^:/@]*):.*@", r"\1:***@", value)
+    return re.sub(r"([?&]password=)[^&]*", r"\1***", value)
 
 
 def _machine() -> Iterator[tuple[str, str]]:

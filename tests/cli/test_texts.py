@@ -112,6 +112,23 @@ def test_doctor_prints_every_setting(
     assert "sesame" not in charloom("doctor").stdout
 
 
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://me:sesame@127.0.0.1:1/charloom",
+        "postgresql://me:ses@me/sesame@127.0.0.1:1/charloom",
+        "postgresql://127.0.0.1:1/charloom?user=me&password=sesame",
+    ],
+)
+def test_doctor_tells_no_password(
+    charloom: Command, monkeypatch: pytest.MonkeyPatch, url: str
+) -> None:
+    monkeypatch.setenv("CHARLOOM_DATABASE_URL", url)
+    shown = charloom("doctor").stdout
+    assert "127.0.0.1:1/charloom" in shown
+    assert "sesame" not in shown
+
+
 def test_doctor_finds_what_is_wrong(charloom: Command, with_models: Path) -> None:
     path = with_models / "words" / "1.safetensors"
     path.write_bytes(path.read_bytes()[:-1])
