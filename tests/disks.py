@@ -135,7 +135,7 @@ def failing_call(nth: int, number: int) -> Iterator[Failure]:
         sys.setprofile(None)
 
 
-_PURE = {"fspath", "getpid", "urandom", "fsdecode", "fsencode", "getcwd", "_path_normpath",
+_PURE = {"fspath", "_path_splitroot_ex", "getpid", "urandom", "fsdecode", "fsencode", "getcwd", "_path_normpath",
          "S_ISREG"}  # fmt: skip
 
 

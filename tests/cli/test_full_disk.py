@@ -18,8 +18,8 @@ from app.store.artifact import read
 from tests import disks
 from tests.cli.conftest import Command
 
-ROOM = 400_000  # enough for the database, where it lies there too
-TRAIN = ("train", "words.txt", "--name", "words", "--budget", "1.5s", "--hidden-size", "256")
+ROOM = 260_000  # more than the database, less than the model
+TRAIN = ("train", "words.txt", "--name", "words", "--budget", "0.5s", "--hidden-size", "192")
 
 
 @pytest.fixture
@@ -74,7 +74,7 @@ def test_a_model_that_does_not_fit_is_kept_elsewhere(
     assert f"temporary/{rescued}" in said
     assert "words/NUMBER.safetensors" in said
     with (here / "temporary" / rescued).open("rb") as stream:
-        assert read(stream).card.hidden_size == 256
+        assert read(stream).card.hidden_size == 192
     (here / "models/words").mkdir(parents=True)
     (here / "temporary" / rescued).rename(here / "models/words/7.safetensors")
     monkeypatch.delenv("CHARLOOM_MODELS_DIR")
