@@ -135,8 +135,10 @@ def failing_call(nth: int, number: int) -> Iterator[Failure]:
         sys.setprofile(None)
 
 
-_PURE = {"fspath", "_path_splitroot_ex", "getpid", "urandom", "fsdecode", "fsencode", "getcwd", "_path_normpath",
-         "S_ISREG"}  # fmt: skip
+_PURE = {
+    "fspath", "getpid", "urandom", "fsdecode", "fsencode", "getcwd", "S_ISREG",
+    "_path_normpath", "_path_splitroot_ex",
+}  # fmt: skip
 
 
 def _is_of_the_system(called: Any) -> bool:
