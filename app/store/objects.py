@@ -61,7 +61,12 @@ class Objects:
         with _as_os_errors():
             found = self._system.find(f"{self._prefix}/{folder}".rstrip("/"), detail=True)
         start = len(self._prefix) + 1
-        return {path[start:]: int(facts["size"]) for path, facts in found.items()}
+        # Consoles mark a "folder" by an empty object whose name ends with a slash.
+        return {
+            path[start:]: int(facts["size"])
+            for path, facts in found.items()
+            if path[start:] and not path.endswith("/")
+        }
 
     def delete(self, key: str) -> None:
         with _as_os_errors():

@@ -232,3 +232,16 @@ def test_models_are_published_to_a_bucket(
     rebuilt.delete("names")
     other.close()
     assert BlobStore(bucket_url).sizes() == {}
+
+
+def test_placeholders_that_consoles_make_are_not_files(bucket_url: str) -> None:
+    import fsspec
+
+    system, bucket = fsspec.url_to_fs(bucket_url)
+    for marker in ("models/", "models/names/"):
+        system.call_s3("put_object", Bucket=bucket, Key=marker, Body=b"")
+    blobs = BlobStore(f"{bucket_url}/models")
+    blobs.put(KEY, b"x")
+    assert blobs.sizes() == {KEY: 1}
+    assert blobs.sizes("names") == {KEY: 1}
+    assert BlobStore(bucket_url).sizes() == {f"models/{KEY}": 1}
