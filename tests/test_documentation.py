@@ -22,9 +22,11 @@ from fastapi.testclient import TestClient
 from app.cli import app as command_line
 from app.main import create_app
 from app.settings import Settings
+from app.web import problems
 from tests.routes import routes as every_route
 
 ROOT = Path(__file__).parent.parent
+HTTP_PAGE = ROOT / "docs" / "http.md"
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 METHODS = "GET|POST|PUT|PATCH|DELETE"
 #: Variables with the prefix that are no settings: the tests' own.
@@ -158,6 +160,26 @@ def test_every_link_leads_somewhere(page: Path) -> None:
     links = re.findall(r"\]\(([^)\s]+)\)", page.read_text())
     local = [link.split("#")[0] for link in links if not urlsplit(link).scheme]
     assert [link for link in local if not (page.parent / link).exists()] == []
+
+
+# --- Errors -----------------------------------------------------------------------------
+
+#: Codes that no answer has: the command line's, and those that a failed job shows.
+NOT_ANSWERED = {
+    "address_unavailable", "database_foreign", "database_newer", "device_not_found", "exposed",
+    "file_exists", "error", "not_found", "forbidden", "lease_lost",
+    "dataset_changed", "invalid_checkpoint", "loss_not_finite", "out_of_memory", "runner_lost",
+    "training_failed",
+}  # fmt: skip
+
+
+def test_every_code_of_an_error_is_told() -> None:
+    sources = "\n".join(path.read_text() for path in (ROOT / "app").rglob("*.py"))
+    raised = set(re.findall(r"""\bcode ?= ?"([a-z_]+)\"""", sources))
+    raised |= set(problems._CODES.values()) | {code for _, code, _ in problems._ROUTER.values()}
+    rows = re.findall(r"^\| \d{3} \| (`[a-z_]+`[,:;].*|`[a-z_]+`) \|$", HTTP_PAGE.read_text(), re.M)
+    told = set(re.findall(r"`([a-z_]+)`", " ".join(rows))) - {"strict"}
+    assert told == raised - NOT_ANSWERED
 
 
 # --- Requests ---------------------------------------------------------------------------
