@@ -182,6 +182,18 @@ def test_every_code_of_an_error_is_told() -> None:
     assert told == raised - NOT_ANSWERED
 
 
+# --- Metrics ----------------------------------------------------------------------------
+
+
+def test_every_series_named_is_counted(settings: Settings) -> None:
+    with TestClient(create_app(settings)) as client:
+        client.get("/livez")
+        counted = client.get("/metrics").text
+    named = {name for page in PAGES for name in re.findall(r"\bcharloom_[a-z_]+", page.read_text())}
+    assert len(named) >= 6
+    assert [name for name in named if not re.search(rf"^# TYPE {name} ", counted, re.M)] == []
+
+
 # --- Requests ---------------------------------------------------------------------------
 
 
