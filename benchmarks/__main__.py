@@ -52,19 +52,24 @@ class Plan:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--only", choices=("engine", "http"), help="leave the rest as it was")
+    parser.add_argument(
+        "--only", choices=("engine", "http", "closed"), help="leave the rest as it was"
+    )
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--report", action="store_true", help="write again what was measured")
     given = parser.parse_args()
-    plan = Plan(1, 0.5, 0.02, 30) if given.quick else Plan(3, 2.5, 0.3, 400)
+    plan = Plan(1, 0.5, 0.02, 30) if given.quick else Plan(given.rounds, 2.5, 0.3, 400)
     kept = HERE / "results.json"
     found: dict[str, Any] = json.loads(kept.read_text()) if kept.exists() else {}
     if not given.report:
         found["machine"] = machine()
-        if given.only != "http":
+        if given.only in (None, "engine"):
             found["engine"] = {shape: _engine(shape, plan) for shape in SHAPES}
-        if given.only != "engine":
-            with tempfile.TemporaryDirectory() as folder:
+        with tempfile.TemporaryDirectory() as folder:
+            if given.only in (None, "http"):
                 found["http"] = asyncio.run(_http(Path(folder), plan))
+            elif given.only == "closed":
+                found["http"]["closed"] = asyncio.run(_closed(Path(folder), plan))
     if given.quick:
         _say("everything ran; nothing was written")
         return
@@ -89,6 +94,17 @@ def _engine(shape: str, plan: Plan) -> list[dict[str, Any]]:
     command += ["--shape", shape, "--threads", "1,2", "--seconds", str(plan.bench_seconds)]
     results: list[dict[str, Any]] = json.loads(subprocess.check_output(command))["results"]
     return results
+
+
+async def _closed(folder: Path, plan: Plan) -> dict[str, Any]:
+    """The closed loops alone."""
+    os.sched_setaffinity(0, cores()[1])
+    return {
+        f"{layers}x{size}": await _rounds(
+            network_file(folder, layers, size), plan, CLIENTS, loads.closed_loop
+        )
+        for layers, size in NETWORKS
+    }
 
 
 async def _http(folder: Path, plan: Plan) -> dict[str, Any]:
