@@ -11,8 +11,11 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import accumulate, pairwise
 from typing import Final
 
-LEAST_ROWS: Final = 4
-"""Rows a thread must get: fewer cost about the same together, as weights are read once a step."""
+from app.charlm.tiles import CONFIGURATION, TILE_ROWS
+
+LEAST_ROWS: Final = TILE_ROWS if len(CONFIGURATION) else 4
+"""Rows a thread must get: fewer cost about the same together, for the weights are read once
+a step, and tiles always compute 16 rows."""
 
 
 class Workers:

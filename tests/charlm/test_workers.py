@@ -60,16 +60,16 @@ def test_threads_change_no_bit() -> None:
     network = CharNetwork(NetworkConfig("lstm", 2, 64, 5), 9).eval()
     decoder = Decoder.from_network(network, "int8")
     random = np.random.default_rng(5)
-    texts = [random.integers(2, 9, random.integers(1, 30)) for _ in range(23)]
+    texts = [random.integers(2, 9, random.integers(1, 30)) for _ in range(53)]
     nothing = np.zeros(0, dtype=np.int32)
 
     def everything(workers: Workers) -> tuple[object, ...]:
-        state_BLS = decoder.initial_state(23)
-        reading = decoder.read(texts, state_BLS, range(23), texts, top=2, workers=workers)
+        state_BLS = decoder.initial_state(53)
+        reading = decoder.read(texts, state_BLS, range(53), texts, top=2, workers=workers)
         rows = [
-            Row(b, 5, Sampling(seed=b), nothing, np.zeros(0, dtype=np.float32)) for b in range(23)
+            Row(b, 5, Sampling(seed=b), nothing, np.zeros(0, dtype=np.float32)) for b in range(53)
         ]
-        writing = decoder.write(rows, state_BLS, [b + 3 for b in range(23)], workers=workers)
+        writing = decoder.write(rows, state_BLS, [b + 3 for b in range(53)], workers=workers)
         workers.close()
         masked = [reading.logprobs_BT[b, : len(text)].tolist() for b, text in enumerate(texts)]
         return masked, writing.ids_BQ.tolist(), writing.logprobs_BQ.tolist(), state_BLS.tolist()
