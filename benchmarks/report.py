@@ -33,8 +33,8 @@ _MISSED: Final = """What bounds the figures that miss their target:
   processor's second-level cache (2 MB), and from the third level one core reads 30 to 35 GB/s,
   so that nothing could be faster than about 10,000 characters a second; the plain loop's rate
   for one row varies fourfold with the machine, and 75 times of it lies above that bound here.
-- The arithmetic floor here is that of AMX tiles, four to five times AVX-512 VNNI's: at 64 rows half of
-  the time goes to gates, sampling and logprobs, which are vector code already.
+- The arithmetic floor here is that of AMX tiles, four to five times AVX-512 VNNI's: at 64
+  rows half of the time goes to gates, sampling and logprobs, which are vector code already.
 - A prompt of 1,000 characters takes LSTM 2 × 512 about 30 ms alone, step after step; beside 64
   streams it gets three quarters of each tick, and the server's one core also sends 64 streams.
 - A typed character crosses two threads (the event loop and the engine's, 0.15 ms there and
