@@ -137,8 +137,8 @@ def loss_curve() -> None:
     for at in validation:
         picture.dot(at, ORANGE)
     for y, colour, label in (
-        (84, BLUE, "training: the mean of neighbouring steps"),
-        (110, ORANGE, "validation: lines that are not learnt from"),
+        (130, BLUE, "training: the mean of neighbouring steps"),
+        (156, ORANGE, "validation: lines that are not learnt from"),
     ):
         picture.line([(470, y), (498, y)], colour, 2.4)
         picture.text((508, y), label, colour, 14, "start")
