@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import sys
 import tempfile
 import time
@@ -10,7 +9,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
-from types import FrameType
 from typing import Annotated, Any, Final
 
 import torch
@@ -24,10 +22,11 @@ from app.charlm.network import Cell
 from app.charlm.training import Progress
 from app.charlm.windows import CorpusFormat
 from app.cli import console, jobs
+from app.cli.interrupt import Interrupt, interruptible
 from app.cli.sources import registry
 from app.errors import StorageFailed
 from app.jobs.training_run import Run, Wishes, plan
-from app.registry import ModelVersion
+from app.registry import ModelVersion, Registry
 from app.settings import Settings
 from app.store.artifact import Artifact, chunks
 from app.store.blobs import explained
@@ -118,17 +117,22 @@ def train(
         base = local.open(local.resolve(base_model)) if base_model else None
         run = plan(file, wishes, scratch=_scratch(settings), base=base)
         _explain(run)
-        whole = _watched(run, run.train(base=base))
-        if not whole and not _keep(run, on_interrupt):
-            raise typer.Exit(130)
-        console.err.print("measuring, calibrating, publishing …")
-        lineage = Lineage(corpus=corpus, command=_command(), base_model=base_model)
-        artifact = run.finish(lineage=lineage)
-        try:
-            published = local.publish(name, artifact)
-        except StorageFailed as error:
-            raise _rescued(name, artifact, error) from error
+        with interruptible() as interrupt:
+            whole = _watched(run, run.train(base=base), interrupt)
+            if not whole and not _keep(run, on_interrupt):
+                raise typer.Exit(130)
+            interrupt.finish(patiently=on_interrupt is not Interrupted.discard)
+            console.err.print("measuring, calibrating, publishing …")
+            lineage = Lineage(corpus=corpus, command=_command(), base_model=base_model)
+            published = _published(local, name, run.finish(lineage=lineage))
     _report(published)
+
+
+def _published(local: Registry, name: str, artifact: Artifact) -> ModelVersion:
+    try:
+        return local.publish(name, artifact)
+    except StorageFailed as error:
+        raise _rescued(name, artifact, error) from error
 
 
 def _rescued(name: str, artifact: Artifact, failure: StorageFailed) -> StorageFailed:
@@ -177,9 +181,9 @@ def _explain(run: Run) -> None:
         console.err.print(f"  {each.name:<14} {each.value:<18} {each.reason}", markup=False)
 
 
-def _watched(run: Run, steps: Iterator[Progress]) -> bool:
+def _watched(run: Run, steps: Iterator[Progress], interrupt: Interrupt) -> bool:
     """Train to the end, showing how it goes; False if Ctrl-C came first."""
-    with _interruptible() as interrupted, _display() as show:
+    with _display() as show:
         validation, sampled = None, time.monotonic()
         for progress in steps:
             validation = progress.validation or validation
@@ -187,29 +191,11 @@ def _watched(run: Run, steps: Iterator[Progress]) -> bool:
             if time.monotonic() - sampled > _SAMPLE_SECONDS:
                 sampled = time.monotonic()
                 show(progress, None, run.sample(seed=progress.step))
-            if interrupted():
+            if interrupt.came:
                 assert run.training is not None
                 run.training.measure()
                 return False
     return True
-
-
-@contextmanager
-def _interruptible() -> Iterator[Callable[[], bool]]:
-    """Ctrl-C is asked about between two steps; a second one ends the program at once."""
-    came = False
-
-    def note(number: int, frame: FrameType | None) -> None:
-        nonlocal came
-        if came:
-            raise KeyboardInterrupt
-        came = True
-
-    before = signal.signal(signal.SIGINT, note)
-    try:
-        yield lambda: came
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 Show = Callable[[Progress, float | None, str | None], None]

@@ -7,7 +7,6 @@ import random
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -99,20 +98,45 @@ def test_what_was_asked_wrongly_is_named(charloom: Command, names: Path) -> None
     assert charloom("train", "names.txt", "--name", "x", "--cell", "cnn").exit_code == 2
 
 
-@pytest.mark.parametrize(("choice", "code"), [("publish", 0), ("discard", 130)])
-def test_ctrl_c_stops_cleanly(names: Path, here: Path, choice: str, code: int) -> None:
+def _training(*asked: str) -> subprocess.Popen[bytes]:
     program = [sys.executable, "-c", "from app.cli import main; main()", "train", "names.txt"]
-    asked = ["--name", "cut", "--budget", "10m", "--hidden-size", "16", "--on-interrupt", choice]
     environment = {k: v for k, v in os.environ.items() if not k.startswith("CHARLOOM_")}
-    with subprocess.Popen([*program, *asked], stderr=subprocess.PIPE, env=environment) as process:
-        assert process.stderr is not None
-        while b"characters/s" not in process.stderr.readline():
-            assert process.poll() is None
-        time.sleep(1.0)
-        process.send_signal(signal.SIGINT)
-        process.communicate(timeout=120)
-    assert process.returncode == code
+    return subprocess.Popen(
+        [*program, "--name", "cut", *asked], stderr=subprocess.PIPE, env=environment
+    )
+
+
+def _interrupted_after(process: subprocess.Popen[bytes], said: bytes) -> tuple[int, bytes]:
+    """Interrupt once ``said`` was printed; the exit code and what is printed after that."""
+    assert process.stderr is not None
+    while said not in process.stderr.readline():
+        assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    _, printed = process.communicate(timeout=120)
+    return process.returncode, printed
+
+
+@pytest.mark.parametrize(("choice", "code"), [("publish", 0), ("discard", 130)])
+def test_ctrl_c_stops_cleanly(here: Path, choice: str, code: int) -> None:
+    drawn = random.Random(1)  # more text than is read through within the test
+    lines = ("".join(drawn.choices("abcdefghij", k=9)) for _ in range(100_000))
+    (here / "names.txt").write_text("\n".join(lines) + "\n")
+    asked = ["--budget", "10m", "--hidden-size", "16", "--on-interrupt", choice]
+    with _training(*asked) as process:
+        ended, _ = _interrupted_after(process, b"characters/s")
+    assert ended == code
     assert (here / "models/cut/1.safetensors").exists() is (choice == "publish")
+
+
+@pytest.mark.parametrize(("choice", "code"), [("ask", 0), ("discard", 130)])
+def test_ctrl_c_when_all_is_trained_loses_nothing(
+    names: Path, here: Path, choice: str, code: int
+) -> None:
+    with _training(*QUICK, "--on-interrupt", choice) as process:
+        ended, printed = _interrupted_after(process, b"measuring")
+    assert ended == code
+    assert (b"nearly done" in printed) is (choice == "ask")
+    assert (here / "models/cut/1.safetensors").exists() is (choice == "ask")
 
 
 def test_errors_are_one_line_on_standard_error(here: Path) -> None:
