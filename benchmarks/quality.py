@@ -53,8 +53,8 @@ def main() -> None:
     prepared = prepare(
         arguments.file,
         format="lines",
-        validation_fraction=parameters["validation_fraction"],
-        test_fraction=parameters["test_fraction"],
+        validation_fraction=float(parameters["validation_fraction"] or 0),
+        test_fraction=float(parameters["test_fraction"] or 0),
         seed=artifact.card.seed or 0,
     )
     text = prepared.vocabulary.decode
