@@ -22,7 +22,7 @@ from app.engine.bench import ROWS, Result, measure
 from app.errors import InvalidInput
 
 _SYMBOLS = 100
-_COLUMNS = ("", "rows", "threads", "engine", "plain loop", "times", "floor", "share of floor")
+_COLUMNS = ("", "rows", "threads", "engine", "plain loop", "times", "floor", "reached")
 
 
 def bench(
@@ -66,7 +66,7 @@ def bench(
         )
         return
     console.out.print(f"{name}; {processor()}; characters a second", markup=False)
-    console.out.print(_table(results))
+    console.show(_table(results))
 
 
 def processor() -> str:
@@ -114,7 +114,7 @@ def _fields(result: Result) -> dict[str, Any]:
 
 
 def _table(results: Iterable[Result]) -> Table:
-    table = Table(box=None)
+    table = Table(box=None, pad_edge=False)
     for column in _COLUMNS:
         table.add_column(column, justify="right" if column else "left", no_wrap=True)
     for each in results:

@@ -9,6 +9,7 @@ from typing import Final
 import typer
 from pydantic import ValidationError
 from rich.console import Console
+from rich.table import Table
 
 from app.errors import CharloomError, InvalidInput
 from app.settings import Settings
@@ -16,6 +17,7 @@ from app.settings import Settings
 out: Final = Console(highlight=False, soft_wrap=True)
 err: Final = Console(stderr=True, highlight=False, soft_wrap=True)
 
+_WIDE: Final = 1_000
 _UNITS: Final = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
 
 
@@ -54,6 +56,11 @@ def clock(seconds: float | None) -> str:
 def printable(text: str) -> str:
     """Text that cannot move a terminal's cursor or colour what follows."""
     return "".join(c if c.isprintable() or c in "\n\t" else ascii(c)[1:-1] for c in text)
+
+
+def show(table: Table) -> None:
+    """A table, as wide as the terminal; for a pipe, where nobody can widen it, never cut."""
+    out.print(table, width=None if out.is_terminal else _WIDE)
 
 
 def write(text: str) -> None:

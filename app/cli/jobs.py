@@ -27,7 +27,6 @@ app = typer.Typer(
 
 _LOOK_SECONDS: Final = 0.5
 _LINE_SECONDS: Final = 10.0  # between lines, where there is no terminal
-_WIDE: Final = 300  # characters a line, where no person looks
 _FINAL: Final = frozenset({"succeeded", "failed", "cancelled"})
 
 Url = Annotated[str | None, typer.Option(help="A server, instead of the local database.")]
@@ -65,7 +64,7 @@ def list_jobs(
     table = Table(Column("job", min_width=30), *names, box=None)
     for job in listed:
         table.add_row(*_row(job))
-    console.out.print(table, width=None if console.out.is_terminal else _WIDE)
+    console.show(table)
 
 
 @app.command()

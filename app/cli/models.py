@@ -29,7 +29,7 @@ def models(
     table = Table("model", "network", "corpus", "bits/char", "size", "trained", box=None)
     for each in listed:
         table.add_row(*_row(each))
-    console.out.print(table)
+    console.show(table)
 
 
 def _row(model: dict[str, Any]) -> list[str]:

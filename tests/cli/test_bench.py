@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 
+from app.cli import console
+from app.cli.bench import _table
+from app.engine.bench import Result
 from app.errors import InvalidInput, UnknownModel
 from tests.cli.conftest import Command
 
@@ -14,10 +18,17 @@ from tests.cli.conftest import Command
 def test_a_model_of_the_store(charloom: Command, with_models: Path) -> None:
     result = charloom("bench", "words", "--rows", "1,5", "--seconds", "0.01")
     assert result.exit_code == 0
-    assert "writing" in result.stdout
-    assert "scoring" in result.stdout
-    assert "plain loop" in result.stdout
-    assert result.stdout.count(" x ") >= 4
+    described, header, *rows = result.stdout.splitlines()
+    assert described.startswith("words, lstm 1 x 16")
+    assert "plain loop" in header
+    told = [(row.split()[0], int(row.split()[1])) for row in rows]
+    assert told == [("writing", 1), ("writing", 5), ("scoring", 1), ("scoring", 5)]
+    assert all(re.search(r"\d x .*\d%$", row.rstrip()) for row in rows)
+
+
+def test_figures_of_any_size_are_whole(capsys: pytest.CaptureFixture[str]) -> None:
+    console.show(_table([Result("scoring", 256, 2, *[123_456_789.0] * 4)]))
+    assert capsys.readouterr().out.splitlines()[-1].count("123,456,789") == 3
 
 
 def test_a_shape_as_json(charloom: Command) -> None:
