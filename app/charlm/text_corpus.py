@@ -93,9 +93,11 @@ class TextCorpus:
     ) -> Iterator[Window]:
         """A stateful pass over a split (its first ``limit`` characters), each counted once.
 
-        The split is read by ``rows`` rows at once. Each first reads the 512
-        characters or more before its share, uncounted, so that its state is
-        that of one single pass for every practical purpose.
+        The split is read by ``rows`` rows at once. Each first reads the boundary
+        and the 512 characters or more before its share, uncounted, so that its
+        state is that of one single pass for every practical purpose. (Started on
+        a character instead, as training never does, a network may lose its way
+        and not find it again: 22 bits a character against 7 on Tang poems.)
         """
         ids = self._splits[split][:limit]
         rows = max(1, min(rows, len(ids) // (2 * _WARM_UP)))
@@ -108,8 +110,9 @@ class TextCorpus:
             counted &= places_BT < len(ids)
             inputs_BT = _take(ids, places_BT - 1)
             targets_BT = np.where(counted, _take(ids, places_BT), IGNORED)
-            first_B = places_BT[:, 0] == 0
-            yield Window(inputs_BT, targets_BT, first_B | (index == 0))
+            reset_B = (places_BT[:, 0] == 0) | (index == 0)
+            inputs_BT[reset_B, 0] = BOUNDARY
+            yield Window(inputs_BT, targets_BT, reset_B)
 
     def beginning(self, split: SplitName, count: int) -> Ids:
         """The first ``count`` ids of a split."""

@@ -119,6 +119,7 @@ def test_evaluation_rows_warm_up_before_they_count() -> None:
     cold = [i for i, w in enumerate(windows) if w.reset_B[0]]
     assert cold == [0, starts], "the first row starts cold at its first counted character"
     assert windows[starts].inputs_BT[0, 0] == BOUNDARY
+    assert (windows[0].inputs_BT[:, 0] == BOUNDARY).all(), "as training starts every row"
 
 
 def test_evaluation_can_be_bounded() -> None:
