@@ -116,7 +116,9 @@ class CharNetwork(nn.Module):
         super().__init__()
         self.config = config
         self.symbols = symbols
-        self.embedding = nn.Embedding(symbols, config.embedding_size)
+        # Given its weights it draws none; on the meta device drawing imports half of torch.
+        embedded = torch.empty(symbols, config.embedding_size)
+        self.embedding = nn.Embedding(symbols, config.embedding_size, _weight=embedded)
         self.recurrent = _recurrent_layers(config)
         self.dropout = nn.Dropout(config.dropout)
         self.output = nn.Linear(config.hidden_size, symbols)
@@ -156,6 +158,8 @@ class CharNetwork(nn.Module):
     @torch.no_grad()
     def _initialise(self) -> None:
         """Orthogonal recurrence, Glorot inputs, forget bias 1 (Jozefowicz et al. 2015)."""
+        if self.output.bias.is_meta:
+            return  # the weights will be given
         size = self.config.hidden_size
         nn.init.normal_(self.embedding.weight, std=self.config.embedding_size**-0.5)
         nn.init.xavier_uniform_(self.output.weight)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from io import BytesIO
 from pathlib import Path
 
@@ -38,6 +40,17 @@ def same(one: Artifact, other: Artifact) -> bool:
             for name, weight in other.weights.items()
         )
     )
+
+
+def test_a_network_is_made_without_torchs_compiler(tmp_path: Path) -> None:
+    """Importing that takes a second, which the first request to a server would wait."""
+    file = tmp_path / "1.safetensors"
+    file.write_bytes(b"".join(chunks(tiny_artifact())))
+    program = (
+        "import sys; from app.store.artifact import read; "
+        f"read(open({str(file)!r}, 'rb')).network(); assert 'torch._dynamo' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=120)
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda config: f"{config.cell}-{config.layers}")
