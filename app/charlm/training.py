@@ -275,7 +275,10 @@ class Training:
     ) -> Progress:
         steps = self.config.planned_steps(self.step)
         fraction = min(1.0, self.step / steps) if steps else 0.0
-        eta = self._elapsed * (1 - fraction) / fraction if fraction else self.config.budget_seconds
+        budget = self.config.budget_seconds
+        eta = self._elapsed * (1 - fraction) / fraction if fraction else budget
+        if budget is not None and eta is not None:  # the first steps are slow and say little
+            eta = min(eta, max(0.0, budget - self._elapsed))
         speed = self._pace.characters_per_second
         return Progress(
             self.step, steps, self.epoch, fraction, speed, loss, rate, norm, eta, validation
