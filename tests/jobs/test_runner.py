@@ -249,27 +249,24 @@ def test_a_run_that_has_published_only_ends_its_job(place: Place) -> None:
     assert len(place.registry.versions("words")) == 1
 
 
-def test_a_lost_lease_ends_the_process(place: Place) -> None:
-    place.submitted({"max_steps": 1_000_000})
+def test_a_lost_lease_ends_the_process(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between two steps nobody but the heartbeat can notice; the next write of all is refused."""
+    job = place.submitted({"max_steps": 1_000_000})
     with place.database.session() as session:
         session.execute(update(JobRow).values(not_before=0))
     claim = place.queue.claim("test", "local")
     assert claim is not None
     lost = threading.Event()
-    runner = Attempt(quick(place).surroundings, claim, on_lost=lambda: end())
-
-    def end() -> None:
-        lost.set()
-        runner.terminate()
+    runner = Attempt(quick(place).surroundings, claim, on_lost=lost.set)
 
     def take_over() -> None:
-        wait_for(lambda: "prepared" in place.events(place.jobs.list().items[0]))
         with place.database.session() as session:
             session.execute(update(JobRow).values(lease_token=99))
+        assert lost.wait(60)
+        runner.terminate()
 
-    thief = threading.Thread(target=take_over)
-    thief.start()
+    at_step(monkeypatch, 3, take_over)
     with pytest.raises(LeaseLost):
         runner.run()
-    thief.join()
-    assert lost.is_set()
+    assert place.jobs.get(job.id).state is JobState.RUNNING
+    assert place.jobs.checkpoints(job.run_id) == []
