@@ -27,6 +27,7 @@ from app.jobs.upkeep import Upkeep
 _ROUND_SECONDS: Final = 1.0
 _TIDY_SECONDS: Final = 600.0
 _STOPPING: Final = (JobState.CANCELLING, JobState.PAUSING)
+_STOOD_STILL: Final = "The training process had stood still for too long and was ended."
 _log = logging.getLogger(__name__)
 
 
@@ -55,6 +56,7 @@ class Dispatcher:
         self._asked_at: dict[Claim, float] = {}  # asked to stop
         self._late_at: dict[Claim, float] = {}  # with its lease over
         self._placed: dict[Claim, str] = {}  # where runners were at the last look
+        self._ended_hung: set[Claim] = set()  # stood still, so we ended them
         self._tidied_at = -float("inf")
         self._woken = threading.Event()
         self._closed = threading.Event()
@@ -93,6 +95,7 @@ class Dispatcher:
         busy = 0
         active = self._upkeep.active()
         self._placed = {each.claim: each.reference for each in active if each.reference}
+        self._ended_hung &= {each.claim for each in active}
         for attempt in active:
             if self._looked_after(attempt):
                 busy += 1
@@ -120,7 +123,11 @@ class Dispatcher:
             if self._executor.status(reference) is not Status.STOPPED:
                 self._late_at.pop(claim, None)
             elif now - self._late_at.setdefault(claim, now) >= self._times.lease:
-                self._executor.stop(reference, force=True)
+                self._end_standing(claim, reference)
+
+    def _end_standing(self, claim: Claim, reference: str) -> None:
+        self._ended_hung.add(claim)
+        self._executor.stop(reference, force=True)
 
     def _start_next(self) -> bool:
         claim = self._queue.claim(self._owner, self._executor.name)
@@ -169,9 +176,12 @@ class Dispatcher:
 
     def _take_back(self, attempt: ActiveAttempt, reference: str) -> None:
         code = self._executor.exit_code(reference)
+        hung = attempt.claim in self._ended_hung
+        self._ended_hung.discard(attempt.claim)
+        told = _STOOD_STILL if hung else f"The training process ended unexpectedly{_told(code)}."
         after = self._upkeep.lose(
             attempt.claim,
-            f"The training process ended unexpectedly{_told(code)}.",
+            told,
             exit_code=code,
             last_words=self._executor.last_words(attempt.claim),
         )
@@ -192,7 +202,7 @@ class Dispatcher:
             self._executor.stop(reference, force=True)
         elif self._silent(attempt, times.lease):
             # Alive, but not even its heart beats: stopped, or hanging in the system.
-            self._executor.stop(reference, force=True)
+            self._end_standing(claim, reference)
         elif attempt.state in _STOPPING:
             asked = self._asked_at.setdefault(claim, time.monotonic())
             waited = time.monotonic() - asked

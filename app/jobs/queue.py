@@ -108,7 +108,7 @@ class Queue:
                 attempts_used=JobRow.attempts_used + 1,
                 lease_token=JobRow.lease_token + 1,
                 lease_owner=owner,
-                lease_expires_at=now_milliseconds() + int(self.times.lease * 1000),
+                lease_expires_at=now_milliseconds() + int(self.times.first_lease * 1000),
             )
             .returning(JobRow.id, JobRow.attempt_number, JobRow.lease_token)
             .execution_options(synchronize_session=False)

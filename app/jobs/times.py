@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
+
+_COMING_UP: Final = 60.0
+"""However short leases are: a slow or busy machine needs so long to start a process."""
 
 
 @dataclass(frozen=True)
 class Times:
     """How long what takes; everything follows from the lease, in seconds.
 
-    A runner renews its lease ``heartbeat`` apart; a job whose attempt was lost
-    is tried again after ``retry``, doubled each time; one that makes no
-    progress for ``stall`` is failed; a runner is asked to stop for ``grace``
-    before it is made to.
+    A runner that was just started has ``first_lease`` to say its first word: it
+    imports what it needs before. From then on it renews its lease ``heartbeat``
+    apart; a job whose attempt was lost is tried again after ``retry``, doubled
+    each time; one that makes no progress for ``stall`` is failed; a runner is
+    asked to stop for ``grace`` before it is made to.
     """
 
     lease: float = 60.0
+
+    @property
+    def first_lease(self) -> float:
+        return max(self.lease, _COMING_UP)
 
     @property
     def heartbeat(self) -> float:

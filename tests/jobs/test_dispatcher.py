@@ -21,7 +21,7 @@ from app.errors import LeaseLost, Overloaded, StorageFailed
 from app.jobs.dispatcher import Dispatcher
 from app.jobs.executors import Status, host_name
 from app.jobs.publishing import publish
-from app.jobs.queue import Claim
+from app.jobs.queue import Claim, Queue
 from app.jobs.states import JobState
 from app.jobs.times import Times
 from app.jobs.upkeep import Upkeep
@@ -289,6 +289,36 @@ def test_a_runner_that_will_not_stop_is_made_to(place: Place) -> None:
         end.set()
         wait_for(lambda: place.jobs.get(job.id).is_final)
     assert place.jobs.get(job.id).state is JobState.CANCELLED
+
+
+def test_a_runner_that_stands_still_is_ended_and_the_events_say_so(place: Place) -> None:
+    job = place.submitted(max_attempts=1)
+    end = threading.Event()
+
+    def work(claim: Claim) -> None:
+        place.leases.begin(claim, host="here", reference=f"{host_name()}/{job.id}/1")
+        waiting(end)
+
+    executor = Threads(work)
+    with dispatching(place, executor, times=Times(0.3)):
+        wait_for(lambda: place.jobs.get(job.id).state is JobState.RUNNING)
+        with place.database.session() as session:
+            session.execute(text("UPDATE jobs SET lease_expires_at = 1"))
+        wait_for(lambda: any(force for _, force in executor.stopped))
+        end.set()
+        wait_for(lambda: place.jobs.get(job.id).is_final)
+    error = place.jobs.get(job.id).error
+    assert error is not None
+    assert "stood still" in error.message
+
+
+def test_a_runner_has_a_minute_to_come_up(place: Place) -> None:
+    """However short leases are: importing torch on a busy machine takes longer than they last."""
+    place.submitted()
+    claim = Queue(place.database, Times(0.1)).claim("test", "local")
+    assert claim is not None
+    (active,) = Upkeep(place.database, Times(0.1)).active()
+    assert active.late < -50_000
 
 
 def test_a_runner_that_stands_still_and_holds_the_database_is_ended(
