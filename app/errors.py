@@ -13,6 +13,7 @@ our own mistake is an ``assert`` or an ordinary exception, and becomes a 500.
     ├── Conflict                  the state of the thing forbids it
     │   └── LeaseLost             a runner's claim on a job has been taken over
     ├── Overloaded                try again later (retry_after_seconds)
+    │   └── TooLate               it was begun, and not finished within its time limit
     ├── StorageFailed             the disk or object store refused (full, read-only, gone)
     └── TrainingFailed            training cannot go on (non-finite loss, no memory)
 """
@@ -79,6 +80,12 @@ class Overloaded(CharloomError):
     ) -> None:
         super().__init__(message, code=code)
         self.retry_after_seconds = retry_after_seconds
+
+
+class TooLate(Overloaded):
+    """Unlike any other Overloaded, work was done; asking for the same again may end the same."""
+
+    code = "deadline_exceeded"
 
 
 class StorageFailed(CharloomError):

@@ -17,6 +17,7 @@ import numpy as np
 from app.charlm.blocks import compiled, fused
 
 _f = np.float32
+_HIGHEST: Final = _f(1e30)  # relu has no bound: a long text could end in infinity − infinity
 
 # tanh(x) ≈ x·P(x²)/Q(x²) on ±7.9 (beyond, float32 is ±1): the minimax
 # coefficients of Eigen's ptanh_float; error below 3e-7.
@@ -68,9 +69,9 @@ def rnn_tanh(x: Any, h: Any, state: Any, units: int, padded: int) -> None:
 
 @compiled
 def rnn_relu(x: Any, h: Any, state: Any, units: int, padded: int) -> None:
-    """h_t = max(0, W_hh h_{t−1} + W_xh x_t + b_h)."""
+    """h_t = max(0, W_hh h_{t−1} + W_xh x_t + b_h), and no more than ``_HIGHEST``."""
     for j in range(units):
-        state[j] = max(x[j] + h[j], _f(0.0))
+        state[j] = min(max(x[j] + h[j], _f(0.0)), _HIGHEST)
 
 
 @compiled

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
@@ -21,12 +21,15 @@ from app.charlm.exponentials import exponentials, highest, total
 from app.charlm.vocabulary import BOUNDARY, UNKNOWN
 from app.errors import InvalidInput
 
+_COLDEST: Final = 1e-6
+
 
 @dataclass(frozen=True)
 class Sampling:
     """How symbols are drawn; the defaults draw from the network's own distribution.
 
-    ``temperature`` 0 takes the likeliest symbol (of equals, the lowest id).
+    ``temperature`` 0 takes the likeliest symbol (of equals, the lowest id), and so
+    does one below a millionth, by which logits could not be divided.
     After it come the truncations: ``top_p`` keeps the likeliest symbols that
     hold that share of the probability, ``top_k`` at most so many of them (0 is
     off), ``min_p`` those at least so likely relative to the likeliest. The
@@ -183,7 +186,7 @@ def choose(
     if not boundary:
         weights[BOUNDARY] = -np.inf
     top = highest(weights, symbols)
-    if temperature == 0.0:
+    if temperature < _COLDEST:
         best = 0
         while weights[best] < top:
             best += 1

@@ -29,6 +29,13 @@ def code_points(text: str) -> NDArray[np.uint32]:
     return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype=np.uint32)
 
 
+class _Ids(dict[str, int]):
+    """Ids by character; ``UNKNOWN`` for one that is not there."""
+
+    def __missing__(self, character: str) -> int:
+        return UNKNOWN
+
+
 @dataclass(frozen=True)
 class Vocabulary:
     """The characters a network knows: ``characters[i]`` has the id ``i + 2``.
@@ -66,8 +73,8 @@ class Vocabulary:
         return table
 
     @cached_property
-    def _id_of_character(self) -> dict[str, int]:
-        return {c: RESERVED + place for place, c in enumerate(self.characters)}
+    def _id_of_character(self) -> _Ids:
+        return _Ids({c: RESERVED + place for place, c in enumerate(self.characters)})
 
     def encode_code_points(self, points: NDArray[np.uint32]) -> NDArray[np.int32]:
         """Ids of the same shape as ``points``; ``UNKNOWN`` where not known."""
@@ -81,8 +88,8 @@ class Vocabulary:
         if len(text) <= _SHORT:
             # A lookup in numpy lets go of the interpreter lock, and getting it back
             # from an engine at work takes longer than this.
-            known = self._id_of_character
-            return np.array([known.get(c, UNKNOWN) for c in text], dtype=np.int32)
+            ids = map(self._id_of_character.__getitem__, text)
+            return np.fromiter(ids, np.int32, len(text))
         return self.encode_code_points(code_points(text))
 
     def decode(self, ids: Iterable[int]) -> str:

@@ -10,7 +10,9 @@ either.
 Each tick: drop what was cancelled or is late; admit while rows are free; one
 network, whose turn it is, catches up with its prompts and draws; pieces go out.
 ``tick`` may be called by hand, which is how the tests do it; ``start`` runs it
-in a thread. ``submit`` decides at the door, before anything is allocated.
+in a thread. ``submit`` decides at the door, before anything is allocated; while
+nothing else is served it also does a first short tick itself, for to wake a
+thread takes longer than a character.
 
 Knows no text, files, HTTP or JSON.
 """
@@ -32,12 +34,17 @@ from app.engine.sequence import Piece, Request
 from app.engine.state_cache import StateCache
 from app.engine.stream import Abandoned, AsyncStream, BlockingStream, Bridge
 from app.engine.submission import Admitted, Network, Sink, Submission
-from app.errors import Overloaded
+from app.errors import Overloaded, TooLate
 
 logger = logging.getLogger(__name__)
 
 TICK_SECONDS = 0.006
 """How long a tick should take; a new text waits about so long for its turn."""
+
+_FIRST_TICK_SECONDS = 0.0005
+_FIRST_TICK_SEQUENCES = 4
+_FIRST_TICK_SYMBOLS = 8192
+"""The first tick is done by whoever submits if the request is no larger: an event loop waits."""
 
 
 class Engine:
@@ -63,6 +70,7 @@ class Engine:
         self._forgotten: list[Hashable] = []
         self._bridges: WeakKeyDictionary[asyncio.AbstractEventLoop, Bridge] = WeakKeyDictionary()
         self._wake = threading.Condition()
+        self._ticking = threading.Lock()  # one tick at a time, whoever does it
         self._thread: threading.Thread | None = None
         self._draining = self._stopping = False
         self.metrics.watch(self)
@@ -75,35 +83,48 @@ class Engine:
         Raises Overloaded or TooLarge at once, and nothing has been allocated.
         """
         loop = asyncio.get_running_loop()
-        self._check(request)
+        self.check(request.symbols)
         with self._wake:
             bridge = self._bridges.get(loop)
             if bridge is None:
                 bridge = self._bridges[loop] = Bridge(loop)
         stream = AsyncStream(request.sequences, bridge)
-        stream.cancel = self.submit_to(stream, request, network)
+        small = (
+            request.sequences <= _FIRST_TICK_SEQUENCES and request.symbols <= _FIRST_TICK_SYMBOLS
+        )
+        alone = small and self._thread is not None and not self._open
+        stream.cancel = self.submit_to(stream, request, network, wake=not alone)
+        if alone:
+            self._first_tick()
         return stream
 
     def submit_blocking(self, request: Request, network: Network) -> BlockingStream:
         """As ``submit``, for a reader in a thread."""
-        self._check(request)
+        self.check(request.symbols)
         stream = BlockingStream(request.sequences)
         stream.cancel = self.submit_to(stream, request, network)
         return stream
 
-    def submit_to(self, sink: Sink, request: Request, network: Network) -> Callable[[], None]:
-        """Serve a request into any sink; what is returned cancels it."""
+    def submit_to(
+        self, sink: Sink, request: Request, network: Network, *, wake: bool = True
+    ) -> Callable[[], None]:
+        """Serve a request into any sink; what is returned cancels it.
+
+        Without ``wake`` the engine's thread may go on sleeping, because the
+        caller will see to the first tick.
+        """
         now = self._clock()
         timeout = request.timeout_seconds
-        self._check(request)
+        self.check(request.symbols)
         request.sampling.bias_row(network.decoder.symbols)  # raises for a symbol that is not there
         deadline = None if timeout is None else now + timeout
         submission = Submission(request, network, sink, deadline, now)
         with self._wake:
-            self._check(request)
+            self.check(request.symbols)
             self._scheduler.enter(submission)
             self._open[submission] = None
-            self._wake.notify_all()
+            if wake:
+                self._wake.notify_all()
 
         def cancel() -> None:
             with self._wake:
@@ -143,27 +164,48 @@ class Engine:
         if self._thread is not None:
             self._thread.join()
             self._thread = None
-        for submission in list(self._open):
-            self._end(submission, _shutting_down())
-        self._workers.close()
-        self._flush()
+        with self._ticking:
+            self._end_all(_shutting_down())
+            self._workers.close()
+            self._flush()
+
+    def check(self, symbols: int) -> None:
+        """Whether a request of so many symbols would be taken now.
+
+        Raises Overloaded or TooLarge.
+        """
+        if self._draining:
+            raise _shutting_down()
+        self._scheduler.check(symbols)
+
+    def _first_tick(self) -> None:
+        """A short tick in the caller's thread; what it does not finish the engine's thread does."""
+        working = True
+        if self._ticking.acquire(blocking=False):
+            try:
+                working = self._safe_tick(_FIRST_TICK_SECONDS)
+            finally:
+                self._ticking.release()
+        if working or self._draining:
+            with self._wake:
+                self._wake.notify_all()
 
     # -- from the engine's thread
 
-    def tick(self) -> bool:
-        """One tick; whether there was anything to do."""
+    def tick(self, seconds: float = TICK_SECONDS) -> bool:
+        """One tick; whether there is more to do."""
         with self._wake:
             self._tidy()
-            self._admit()
-            busy = [key for key, lane in self._lanes.items() if lane.running]
-            lane = self._lanes[self._scheduler.turn(busy)] if busy else None
+        self._admit(self._clock() + seconds)
+        busy = [key for key, lane in self._lanes.items() if lane.running]
+        lane = self._lanes[self._scheduler.turn(busy)] if busy else None
         if lane is not None:
             start = self._clock()
-            advanced = self._turn(lane)
-            seconds = self._clock() - start
+            advanced = self._turn(lane, seconds)
+            taken = self._clock() - start
             with self._wake:
-                self._scheduler.used(lane.network.key, seconds, advanced)
-                self.metrics.ticked(seconds, advanced)
+                self._scheduler.used(lane.network.key, taken, advanced)
+                self.metrics.ticked(taken, advanced)
         self._flush()
         return bool(self._open)
 
@@ -186,20 +228,24 @@ class Engine:
                     self._wake.wait()
                 if self._stopping:
                     return
-            try:
-                working = self.tick()
-            except Exception as error:  # ours; whoever comes next is served
-                logger.exception("a tick failed")
-                for submission in list(self._open):
-                    self._end(submission, error)
-                working = False
+            with self._ticking:
+                working = self._safe_tick(TICK_SECONDS)
             if not working:
                 with self._wake:
                     self._wake.notify_all()
 
-    def _turn(self, lane: Lane) -> int:
+    def _safe_tick(self, seconds: float) -> bool:
         try:
-            return lane.turn(TICK_SECONDS, self._emit, self._flush)
+            return self.tick(seconds)
+        except Exception as error:  # ours; whoever comes next is served
+            logger.exception("a tick failed")
+            self._end_all(error)
+            self._flush()
+            return False
+
+    def _turn(self, lane: Lane, seconds: float) -> int:
+        try:
+            return lane.turn(seconds, self._emit, self._flush)
         except Exception as error:  # ours, whatever it is: the others go on
             logger.exception("a turn of %s failed", lane.network.key)
             for admitted in list(lane.running):
@@ -223,13 +269,29 @@ class Engine:
         self.cache.forget(key)
         return True
 
-    def _admit(self) -> None:
-        while (waiting := self._scheduler.next_request()) is not None:
+    def _admit(self, until: float) -> None:
+        """Give free rows to who waits; long prompts cost time here, so the rest may wait a tick."""
+        while admitted := self._next():
+            try:
+                self._lane(admitted.submission.network).admit(admitted)
+            except BaseException:
+                with self._wake:
+                    self._scheduler.running -= 1
+                raise
+            if self._clock() >= until:
+                return
+
+    def _next(self) -> Admitted | None:
+        with self._wake:
+            waiting = self._scheduler.next_request()
+            if waiting is None:
+                return None
             assert isinstance(waiting, Submission)
-            self._lane(waiting.network).admit(waiting.next_sequence())
+            admitted = waiting.next_sequence()
             self._scheduler.running += 1
-            if waiting.exhausted:
+            if not waiting.unadmitted:
                 self._scheduler.leave(waiting)
+            return admitted
 
     def _lane(self, network: Network) -> Lane:
         lane = self._lanes.get(network.key)
@@ -262,10 +324,9 @@ class Engine:
         self.metrics.gave_up(error)
         submission.sink.fail(error or Abandoned("the request was given up by its reader."))
 
-    def _check(self, request: Request) -> None:
-        if self._draining:
-            raise _shutting_down()
-        self._scheduler.check(request.symbols)
+    def _end_all(self, error: Exception) -> None:
+        for submission in list(self._open):
+            self._end(submission, error)
 
     def _flush(self) -> None:
         for bridge in list(self._bridges.values()):
@@ -276,7 +337,5 @@ def _shutting_down() -> Overloaded:
     return Overloaded("the server is shutting down.", retry_after_seconds=5.0, code="draining")
 
 
-def _too_late() -> Overloaded:
-    return Overloaded(
-        "the request was not finished within its time limit.", code="deadline_exceeded"
-    )
+def _too_late() -> TooLate:
+    return TooLate("the request was not finished within its time limit.")

@@ -12,7 +12,8 @@ networks. One engine thread calls it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
+from collections.abc import Sequence as Listed
 from typing import Any, Final
 
 import numpy as np
@@ -21,7 +22,7 @@ from numpy.typing import NDArray
 from app.charlm.decoder import Row
 from app.charlm.workers import ALONE, Workers
 from app.engine.pace import Pace
-from app.engine.sequence import FinishReason, Piece
+from app.engine.sequence import FinishReason, Piece, Sequence
 from app.engine.state_cache import StateCache
 from app.engine.submission import Admitted, Network, Submission
 
@@ -66,22 +67,22 @@ class Lane:
     def admit(self, admitted: Admitted) -> None:
         """Give a sequence a row, started from the best state that is known."""
         sequence, group = admitted.sequence, admitted.group
-        if not self._free:
-            self._grow()
-        sequence.slot = self._free.pop()
-        state_LS = self._state_BLS[sequence.slot]
-        state_LS[:] = 0
+        prefixes, state = None, group.state
         if not admitted.leads:
             sequence.seen = sequence.cached = group.seen
-            if group.state is not None:
-                state_LS[:] = group.state
         elif not sequence.request.scored:
             prefixes = self._cache.prefixes(sequence.prompt)
-            self._prefixes[sequence.slot] = prefixes
             hit = self._cache.longest(self.network.key, prefixes[: sequence.goal])
             if hit is not None:
                 sequence.seen = sequence.cached = hit.length
-                state_LS[:] = hit.state
+                state = hit.state
+        if not self._free:
+            self._grow()
+        # What can fail has not; from here on the row is taken.
+        sequence.slot = self._free.pop()
+        self._state_BLS[sequence.slot] = 0 if state is None else state
+        if prefixes is not None:
+            self._prefixes[sequence.slot] = prefixes
         self.running.append(admitted)
 
     def turn(self, seconds: float, emit: Emit, flush: Flush = lambda: None) -> int:
@@ -285,15 +286,19 @@ class Lane:
         piece = sequence.accept(ids, logprobs, tops)
         finished = piece is not None and piece.finish is not None
         if finished or (first and sequence.slot in self._prefixes):
-            self._keep(sequence.ids_read(), sequence.slot)
+            self._keep(sequence)
         if piece is not None:
             emit(admitted, piece)
 
-    def _keep(self, ids: NDArray[np.int32] | None, slot: int) -> None:
+    def _keep(self, sequence: Sequence) -> None:
         """Keep the state of a text's end, or of its prompt's end after the first symbol."""
-        if ids is not None:
-            prefixes = self._cache.prefixes(ids)
-            self._cache.put(self.network.key, prefixes, len(ids), self._state_BLS[slot])
+        ids = sequence.ids_read()
+        if ids is None:
+            return
+        known = self._prefixes.get(sequence.slot)  # those of the prompt
+        if known is None or len(known) < len(ids):
+            known = self._cache.prefixes(ids)
+        self._cache.put(self.network.key, known, len(ids), self._state_BLS[sequence.slot])
 
 
 def _tops(
@@ -310,6 +315,6 @@ def _tops(
 
 def _pairs(
     ids_TN: NDArray[np.int32], logprobs_TN: NDArray[np.float64]
-) -> Iterator[Sequence[tuple[int, float]]]:
+) -> Iterator[Listed[tuple[int, float]]]:
     for ids, logprobs in zip(ids_TN.tolist(), logprobs_TN.tolist(), strict=True):
         yield list(zip(ids, logprobs, strict=True))

@@ -219,18 +219,30 @@ class Resident(Generic[V]):
                 self._places.pop(digest, None)
 
     def _load(self, place: _Place, version: V) -> None:
-        self._make_room(version.size_bytes)
-        loaded = Loaded.from_artifact(self._source.open(version))
-        self._make_room(loaded.decoder.nbytes)
+        """Load into ``place``; its bytes are counted before, so that two loads do not add up."""
+        counted = 0
+        try:
+            self._make_room(version.size_bytes, counted)
+            counted = version.size_bytes
+            loaded = Loaded.from_artifact(self._source.open(version))
+            self._make_room(loaded.decoder.nbytes, counted)
+            counted = loaded.decoder.nbytes
+        except BaseException:
+            with self._lock:
+                self.bytes -= counted
+            raise
         with self._lock:
             place.loaded = loaded
-            self.bytes += loaded.decoder.nbytes
 
-    def _make_room(self, wanted: int) -> None:
-        """Drop idle models until ``wanted`` more bytes fit."""
-        if wanted > self._limit:
+    def _make_room(self, needed: int, counted: int) -> None:
+        """Drop idle models until a model of ``needed`` bytes fits, and count them.
+
+        ``counted`` of them are counted already.
+        """
+        wanted = needed - counted
+        if needed > self._limit:
             raise TooLarge(
-                f"the model needs {wanted >> 20} MiB of memory and the limit is "
+                f"the model needs {needed >> 20} MiB of memory and the limit is "
                 f"{self._limit >> 20} MiB; raise CHARLOOM_MODEL_MEMORY_MB.",
                 code="model_too_large",
             )
@@ -243,6 +255,8 @@ class Resident(Generic[V]):
                 self.bytes -= gone.decoder.nbytes
                 dropped.append(gone.key)
             full = self.bytes + wanted > self._limit
+            if not full:
+                self.bytes += wanted
         for key in dropped:
             self._on_unload(key)
         if full:

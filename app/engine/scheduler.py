@@ -29,8 +29,8 @@ class Waiting(Protocol):
     def symbols(self) -> int: ...
 
     @property
-    def exhausted(self) -> bool:
-        """Whether every sequence has been admitted."""
+    def unadmitted(self) -> int:
+        """How many sequences are still to be admitted."""
 
     @property
     def ready(self) -> bool:
@@ -62,7 +62,7 @@ class Scheduler:
         return len(self._door)
 
     def check(self, symbols: int) -> None:
-        """Whether a request of so many symbols may wait.
+        """Whether a request of so many symbols may enter.
 
         Raises Overloaded when the waiting room is full, with an estimate of when
         to come back; TooLarge for what would not fit into an empty one.
@@ -73,8 +73,8 @@ class Scheduler:
                 f"the request asks for up to {symbols:,} characters; "
                 f"the server takes {limits.waiting_symbols:,} at once. Ask for less in one request."
             )
-        if self.running < limits.rows and not self._door:
-            return  # a row is free: it will not wait at all
+        if self.running + sum(each.unadmitted for each in self._door) < limits.rows:
+            return  # there will be a row for it at the next tick: it will not wait at all
         if len(self._door) >= limits.waiting_requests or (
             self.waiting_symbols + symbols > limits.waiting_symbols
         ):

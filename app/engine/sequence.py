@@ -47,10 +47,10 @@ class StopRule:
     def __bool__(self) -> bool:
         return bool(self._stops)
 
-    def end(self, written: Listed[int], new_from: int) -> int | None:
-        """Where the text ends if a stop was completed at or after ``new_from``, else None."""
+    def end(self, written: Listed[int], new_from: int, until: int) -> int | None:
+        """Where the text ends if one of the symbols new_from … until − 1 completes a stop."""
         first = max(0, new_from - self._longest + 1)
-        tail = _as_text(written[first:])
+        tail = _as_text(written[first:until])
         found: tuple[int, int] | None = None
         for stop in self._stops:
             place = tail.find(stop, max(0, new_from - len(stop) + 1 - first))
@@ -169,8 +169,8 @@ class Sequence:
         self.seen = 0
         self.emitted = 0
         self.written: list[int] = []
-        self.logprobs: list[float] = []
-        self.tops: list[list[tuple[int, float]]] = []
+        self._unsent_logprobs: list[float] = []  # from ``emitted`` on
+        self._unsent_tops: list[list[tuple[int, float]]] = []
         self.slot = -1
         self.row: Row | None = None
         self.ended: int | None = None
@@ -214,14 +214,14 @@ class Sequence:
         """
         request, new_from = self.request, len(self.written)
         self.written += ids
-        self.logprobs += logprobs
-        self.tops += tops
+        self._unsent_logprobs += logprobs
+        self._unsent_tops += tops
         self.seen += len(ids)
         self.check()
         end, finish = len(self.written), None
         if self.written[-1] == BOUNDARY:
             end, finish = end - 1, FinishReason.STOP
-        stopped = request.stop.end(self.written[:end], new_from) if request.stop else None
+        stopped = request.stop.end(self.written, new_from, end) if request.stop else None
         if stopped is not None:
             end, finish = stopped, FinishReason.STOP
         elif finish is None and len(self.written) >= request.max_symbols:
@@ -241,11 +241,13 @@ class Sequence:
         if finish is FinishReason.STOP and self.written[end] == BOUNDARY:
             last = end + 1
         start, self.emitted = self.emitted, end
-        return Piece(
+        piece = Piece(
             self.index,
             ids=self.written[start:last],
-            logprobs=self.logprobs[start:last],
-            tops=self.tops[start:last],
+            logprobs=self._unsent_logprobs[: last - start],
+            tops=self._unsent_tops[: last - start],
             finish=finish,
             cached=self.spared,
         )
+        del self._unsent_logprobs[: last - start], self._unsent_tops[: last - start]
+        return piece

@@ -12,7 +12,7 @@ lock. Does not know what a state means.
 from __future__ import annotations
 
 import secrets
-from collections import Counter, OrderedDict
+from collections import OrderedDict
 from collections.abc import Hashable
 from typing import Any, Final, NamedTuple
 
@@ -22,6 +22,9 @@ from numpy.typing import NDArray
 
 _OVERHEAD: Final = 512
 """Bytes counted for an entry's key and bookkeeping beside its state."""
+
+_SLOTS: Final = 1 << 20
+"""Counters a half of a name: two entries rarely share both, and a lookup skips the rest."""
 
 _GOLDEN: Final = np.uint64(0x9E3779B97F4A7C15)
 _MIX1: Final = np.uint64(0xBF58476D1CE4E5B9)
@@ -47,6 +50,16 @@ def prefix_hashes(ids: Any, key: Any) -> Any:
     return hashes
 
 
+@njit(nogil=True, cache=True)
+def longest_candidate(prefixes: Any, counts: Any, most: int) -> int:
+    """The largest length <= ``most`` whose name may be in the cache; 0 if there is none."""
+    mask = np.uint64(counts.shape[1] - 1)
+    for length in range(most, 0, -1):
+        if counts[0, prefixes[length - 1, 0] & mask] and counts[1, prefixes[length - 1, 1] & mask]:
+            return length
+    return 0
+
+
 class Hit(NamedTuple):
     """A state that has read the first ``length`` symbols."""
 
@@ -64,7 +77,8 @@ class StateCache:
         self.hits = 0
         self._key = np.array([secrets.randbits(64), secrets.randbits(64)], dtype=np.uint64)
         self._states: OrderedDict[tuple[Hashable, int, int, int], NDArray[Any]] = OrderedDict()
-        self._lengths: dict[Hashable, Counter[int]] = {}
+        # How many entries have a name that falls here, by either half of it.
+        self._counts = np.zeros((2, _SLOTS), dtype=np.int32)
 
     def __len__(self) -> int:
         return len(self._states)
@@ -77,8 +91,8 @@ class StateCache:
     def longest(self, network: Hashable, prefixes: NDArray[np.uint64]) -> Hit | None:
         """The state after the longest known of ``prefixes``; it must not be changed."""
         self.queries += 1
-        lengths = self._lengths.get(network, ())
-        for length in sorted((known for known in lengths if known <= len(prefixes)), reverse=True):
+        length = len(prefixes)
+        while length := longest_candidate(prefixes, self._counts, length):
             first, second = prefixes[length - 1].tolist()
             key = (network, length, first, second)
             state = self._states.get(key)
@@ -86,6 +100,7 @@ class StateCache:
                 self._states.move_to_end(key)
                 self.hits += 1
                 return Hit(length, state)
+            length -= 1
         return None
 
     def put(
@@ -103,7 +118,7 @@ class StateCache:
         while self.bytes + size > self.limit_bytes:
             self._drop(next(iter(self._states)))
         self._states[key] = state.copy()
-        self._lengths.setdefault(network, Counter())[length] += 1
+        self._count(key, 1)
         self.bytes += size
 
     def forget(self, network: Hashable) -> None:
@@ -112,11 +127,9 @@ class StateCache:
             self._drop(key)
 
     def _drop(self, key: tuple[Hashable, int, int, int]) -> None:
-        network, length = key[:2]
         self.bytes -= self._states.pop(key).nbytes + _OVERHEAD
-        lengths = self._lengths[network]
-        lengths[length] -= 1
-        if not lengths[length]:
-            del lengths[length]
-            if not lengths:
-                del self._lengths[network]
+        self._count(key, -1)
+
+    def _count(self, key: tuple[Hashable, int, int, int], change: int) -> None:
+        for half, name in enumerate(key[2:]):
+            self._counts[half, name & (_SLOTS - 1)] += change

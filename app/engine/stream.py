@@ -60,10 +60,14 @@ class _Pending:
 
 
 class Bridge:
-    """Wakes the streams of one event loop: one call a tick at most, one outstanding at most."""
+    """Wakes the streams of one event loop: one call a tick at most, one outstanding at most.
+
+    Made in the loop's own thread.
+    """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
+        self._thread = threading.get_ident()
         self._lock = threading.Lock()
         self._woken: set[asyncio.Event] = set()
         self._called = False
@@ -76,7 +80,10 @@ class Bridge:
             self._woken.add(event)
 
     def flush(self) -> None:
-        """From the engine's thread, once a tick."""
+        """From whoever does the tick, once a tick."""
+        if threading.get_ident() == self._thread:
+            self._wake()
+            return
         with self._lock:
             if not self._woken or self._called:
                 return
@@ -150,6 +157,15 @@ class AsyncStream:
             self._bridge.readers -= 1
             if not done:
                 self.cancel()
+
+    def collected(self) -> list[Piece] | None:
+        """As ``collect``, if nothing has to be waited for; else None, and nothing was taken."""
+        if not self._pending.complete:
+            return None
+        pieces, done = self._pending.take()
+        if not done:
+            self._pending.take()  # raises: an error is behind them
+        return sorted(pieces, key=lambda piece: piece.index)
 
     async def collect(self) -> list[Piece]:
         """Everything, one piece a sequence, in the order of their indices."""

@@ -93,8 +93,8 @@ class Submission:
         return self.request.symbols
 
     @property
-    def exhausted(self) -> bool:
-        return self.left == self.running
+    def unadmitted(self) -> int:
+        return self.left - self.running
 
     @property
     def ready(self) -> bool:

@@ -115,7 +115,7 @@ def _inlined(part: Any, definitions: Mapping[str, Any]) -> Any:
 def parse_json(raw: bytes) -> Any:
     """The value of a JSON text; raises InvalidInput saying where it is wrong."""
     try:
-        return json.loads(
+        value = json.loads(
             raw.decode("utf-8-sig"), object_pairs_hook=_once_each, parse_constant=_not_a_number
         )
     except UnicodeDecodeError as error:
@@ -130,6 +130,31 @@ def parse_json(raw: bytes) -> Any:
         raise InvalidInput("The body is nested too deeply.", code="invalid_json") from error
     except ValueError as error:  # an integer of thousands of digits
         raise InvalidInput("A number in the body is too long.", code="invalid_json") from error
+    if b"\\u" in raw:  # only an escape can make half of a surrogate pair
+        _check_characters(value, None)
+    return value
+
+
+def _check_characters(value: Any, param: str | None) -> None:
+    """Raises InvalidInput for half of a surrogate pair, which is no character."""
+    if isinstance(value, str):
+        try:
+            value.encode()
+        except UnicodeEncodeError as error:
+            half = f"\\u{ord(value[error.start]):04x}"
+            raise InvalidInput(
+                f"{param or 'The body'} holds {half} at character {error.start}: half of a "
+                "surrogate pair, which is no character.",
+                param=param,
+                code="invalid_json",
+            ) from error
+    elif isinstance(value, list):
+        for place, each in enumerate(value):
+            _check_characters(each, f"{param}.{place}" if param else str(place))
+    elif isinstance(value, dict):
+        for key, each in value.items():
+            _check_characters(key, param)
+            _check_characters(each, f"{param}.{key}" if param else key)
 
 
 def _once_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -15,20 +15,21 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
 from app.charlm.sampling import Sampling
-from app.charlm.vocabulary import Vocabulary
+from app.charlm.vocabulary import UNKNOWN, Vocabulary
 from app.engine import sequence as engine
 from app.engine.sequence import Piece, StopRule
 from app.engine.stream import AsyncStream
 from app.errors import CharloomError, InvalidInput
+from app.web.answers import check_numbers, json_answer
 from app.web.bodies import documented, json_body
 from app.web.dependencies import ModelLease, ServedBy
 from app.web.identifiers import fresh
 from app.web.problems import error_object, request_id
 from app.web.schemas import CompletionAnswer, CompletionRequest
-from app.web.streaming import EVENT_HEADERS, Live, while_connected, with_pings
+from app.web.streaming import EVENT_HEADERS, Live, collect, with_pings
 from app.web.transcripts import Prompt, Transcript
 
 router = APIRouter(tags=["generation"])
@@ -55,8 +56,8 @@ async def complete(
         asked = completion.engine_request(served.settings.request_seconds)
         stream = served.engine.submit(asked, lease.network)
         if not body.stream:
-            pieces = await while_connected(request.receive, stream.collect())
-            return JSONResponse(completion.answer(pieces))
+            pieces = await collect(request.receive, stream)
+            return await json_answer(lambda: completion.answer(pieces), completion.numbers)
         events = with_pings(completion.events(stream, request_id(request.scope)))
         held.callback(stream.cancel)
         end = held.pop_all().close  # with the stream, even one that never began
@@ -74,6 +75,7 @@ class _Completion:
     boundary: bool
     choices: int
     seed: int
+    numbers: int  # logprobs that the answer could hold
 
     @classmethod
     def asked(cls, body: CompletionRequest, lease: ModelLease) -> _Completion:
@@ -81,7 +83,9 @@ class _Completion:
         _check(body, choices)
         seed = secrets.randbelow(_SEEDS) if body.seed is None else body.seed
         prompts = prompts_of(body.prompt, lease.vocabulary)
-        unknown = lease.vocabulary.unknown_characters(_text_of(body.prompt))
+        unknown = ""
+        if any((prompt.ids == UNKNOWN).any() for prompt in prompts):
+            unknown = lease.vocabulary.unknown_characters(_text_of(body.prompt))
         if body.strict and unknown:
             raise InvalidInput(
                 f"The model has never seen {unknown[:40]!r}.",
@@ -96,8 +100,10 @@ class _Completion:
             "seed": seed,
             "unknown_characters": unknown,
         }
+        numbers = _logprobs_at_most(body, prompts, choices)
+        check_numbers(numbers, "logprobs")
         boundary = lease.card.corpus_format == "lines" and not body.ignore_boundary
-        return cls(body, prompts, lease.vocabulary, fields, boundary, choices, seed)
+        return cls(body, prompts, lease.vocabulary, fields, boundary, choices, seed, numbers)
 
     def engine_request(self, timeout_seconds: float) -> engine.Request:
         """What the engine is asked."""
@@ -204,6 +210,14 @@ def prompts_of(prompt: Any, vocabulary: Vocabulary) -> list[Prompt]:
             )
         prompts.append(Prompt.of_ids(each, vocabulary))
     return prompts
+
+
+def _logprobs_at_most(body: CompletionRequest, prompts: Sequence[Prompt], choices: int) -> int:
+    """How many logprobs an answer could hold, alternatives included."""
+    if body.logprobs is None:
+        return 0
+    echoed = sum(len(prompt.ids) for prompt in prompts) if body.echo else 0
+    return choices * (len(prompts) * body.max_tokens + echoed) * (1 + body.logprobs)
 
 
 def _text_of(prompt: Any) -> str:

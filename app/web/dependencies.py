@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Annotated, Final, TypeAlias
@@ -39,6 +40,7 @@ from app.store.blobs import BlobStore
 DRAIN_SECONDS: Final = 20.0
 _MIB: Final = 1 << 20
 _DESCRIBED: Final = 2
+_LOADERS: Final = 4
 _log = logging.getLogger(__name__)
 
 ModelLease: TypeAlias = Lease[ModelVersion]
@@ -59,6 +61,10 @@ class Backend:
     dispatcher: Dispatcher
     #: Held while an upload is described: few at a time.
     describing: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_DESCRIBED))
+    _loaders: ThreadPoolExecutor = field(
+        default_factory=lambda: ThreadPoolExecutor(_LOADERS, "loader")
+    )
+    _loading: dict[str, asyncio.Future[ModelLease]] = field(default_factory=dict)
     _draining: asyncio.Task[None] | None = None
 
     async def lease(self, name: str | None) -> ModelLease:
@@ -68,18 +74,29 @@ class Backend:
         """
         if name is None:
             name = self.settings.default_model or await self._only_model()
-        ready = self.resident.try_acquire(name)
-        if ready is not None:
-            return ready
-        # A load that nobody waits for any more must not keep its lease for ever.
-        loading = asyncio.ensure_future(asyncio.to_thread(self.resident.acquire, name))
-        try:
-            return await asyncio.shield(loading)
-        except asyncio.CancelledError:
-            loading.add_done_callback(_release)
-            raise
-        except InvalidArtifact as error:  # a file of ours, not the client's
-            raise StorageFailed(error.message, code="damaged_model") from error
+        while True:
+            ready = self.resident.try_acquire(name)
+            if ready is not None:
+                return ready
+            loading = self._loading.get(name) or self._load(name)
+            try:
+                await asyncio.shield(loading)  # others may wait for it too
+            except InvalidArtifact as error:  # a file of ours, not the client's
+                raise StorageFailed(error.message, code="damaged_model") from error
+
+    def _load(self, name: str) -> asyncio.Future[ModelLease]:
+        """Have a model loaded, once however many wait, in threads that do nothing else."""
+        loop = asyncio.get_running_loop()
+        loading = loop.run_in_executor(self._loaders, self.resident.acquire, name)
+        self._loading[name] = loading
+
+        def loaded(done: asyncio.Future[ModelLease]) -> None:
+            del self._loading[name]
+            if not done.cancelled() and done.exception() is None:
+                done.result().release()  # who waited takes a lease of their own
+
+        loading.add_done_callback(loaded)
+        return loading
 
     async def missing(self) -> list[str]:
         """What is not ready to serve: of database, store, engine."""
@@ -102,17 +119,16 @@ class Backend:
             self._draining = asyncio.create_task(closing)
         return self._draining
 
+    def close_loaders(self) -> None:
+        """Load nothing more."""
+        self._loaders.shutdown(wait=False, cancel_futures=True)
+
     async def _only_model(self) -> str:
         names = [each.name for each in await asyncio.to_thread(self.registry.list)]
         if len(names) != 1:
             there = f"There are {', '.join(names[:20])}" if names else "There is none yet"
             raise InvalidInput(f"Name a model. {there}.", param="model", code="missing")
         return names[0]
-
-
-def _release(loading: asyncio.Future[ModelLease]) -> None:
-    if not loading.cancelled() and loading.exception() is None:
-        loading.result().release()
 
 
 @asynccontextmanager
@@ -126,6 +142,7 @@ async def open_backend(settings: Settings, metrics: Metrics) -> AsyncIterator[Ba
     finally:
         await asyncio.to_thread(backend.dispatcher.close)  # training goes on by itself
         await backend.drain()
+        backend.close_loaders()
         await asyncio.to_thread(backend.database.close)
 
 

@@ -40,6 +40,8 @@ def configure(level: str, style: str) -> None:
     text = _Line("%(asctime)s %(levelname)-7s %(message)s", "%H:%M:%S")
     lines.setFormatter(_JsonLine() if style == "json" else text)
     logging.basicConfig(level=level.upper(), handlers=[lines], force=True)
+    # What no format of ours shows need not be found out for every line.
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     # Uvicorn's own lines go the same way; a request's line is ours (see traffic).
     for name in ("uvicorn", "uvicorn.error", "uvicorn.access"):
         logging.getLogger(name).handlers.clear()
@@ -49,4 +51,6 @@ def configure(level: str, style: str) -> None:
 
 
 def _printable(text: str) -> str:
+    if text.isprintable():
+        return text
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)

@@ -11,6 +11,7 @@ import logging
 import re
 import time
 from collections.abc import Callable, Collection
+from functools import lru_cache
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -112,17 +113,29 @@ class Gate:
 
     def _believed(self, host: str) -> bool:
         assert self.hosts is not None
-        try:
-            name = urlsplit(f"//{host}").hostname or ""
-        except ValueError:
-            return False
-        if "." not in name or name.endswith(".localhost") or name in self.hosts:
-            return True  # nobody can register a name without a dot
-        try:
-            ipaddress.ip_address(name)
-        except ValueError:
-            return False
+        name = _hostname(host)
+        return name is not None and (name in self.hosts or _unregistrable(name))
+
+
+@lru_cache(maxsize=256)
+def _hostname(host: str) -> str | None:
+    """The name in a Host header; None if there is none that can be read."""
+    try:
+        return urlsplit(f"//{host}").hostname or ""
+    except ValueError:
+        return None
+
+
+@lru_cache(maxsize=256)
+def _unregistrable(name: str) -> bool:
+    """Whether nobody outside can make this name point here: no dot, or an address."""
+    if "." not in name or name.endswith(".localhost"):
         return True
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
 
 
 def _netloc(origin: str) -> str:

@@ -30,6 +30,7 @@ from app.errors import (
     Overloaded,
     StorageFailed,
     TooLarge,
+    TooLate,
     TrainingFailed,
 )
 
@@ -125,6 +126,8 @@ def problem_response(error: Exception, scope: Scope) -> Response:
             "retry-after": str(max(1, math.ceil(seconds))),
             "retry-after-ms": str(math.ceil(seconds * 1000)),
         }
+        if isinstance(error, TooLate):  # OpenAI's client would ask twice more, as long each time
+            headers["x-should-retry"] = "false"
     elif isinstance(error, Unauthenticated):
         headers = {"www-authenticate": "Bearer"}
     return _answer(_kind(error).status, error_object(error, request_id(scope)), headers)

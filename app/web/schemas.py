@@ -135,7 +135,7 @@ class RankRequest(Body):
     """Candidates to be put in order after a prompt."""
 
     model: Model = None
-    prompt: str = ""
+    prompt: str = Field("", max_length=MOST_CHARACTERS)
     candidates: list[str] = Field(min_length=1)
     closed: bool | None = Field(
         None, description="Whether the record ends after a candidate; a line model's default."

@@ -12,11 +12,11 @@ from app.database.session import Database
 from app.errors import InvalidInput
 from app.settings import Settings
 from app.web import logs
+from app.web.connection import Connection
 from app.web.dependencies import DRAIN_SECONDS, Backend
 
 _log = logging.getLogger(__name__)
 _GRACE_SECONDS: Final = int(DRAIN_SECONDS) + 5
-_MOST_HEADER_BYTES: Final = 64 << 10
 _CONNECTIONS: Final = 4096
 
 
@@ -37,9 +37,7 @@ def serve(
         host=settings.host,
         port=settings.port,
         reload=reload,
-        # h11 caps headers; httptools does not.
-        http="h11",
-        h11_max_incomplete_event_size=_MOST_HEADER_BYTES,
+        http=Connection,
         limit_concurrency=_CONNECTIONS,
         timeout_graceful_shutdown=_GRACE_SECONDS,
         ws="none",

@@ -1,7 +1,8 @@
 """Answers that go out while they are made, and work that stops when nobody listens.
 
 Plain ASGI: Starlette's own streaming response would swallow the request's body
-while it listens for the client's leaving. Knows bytes only.
+while it listens for the client's leaving. Knows bytes, and that an engine's
+stream can be collected.
 """
 
 from __future__ import annotations
@@ -15,9 +16,15 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from app.engine.sequence import Piece
+from app.engine.stream import AsyncStream
+
 T = TypeVar("T")
 
 PING_SECONDS: Final = 15.0
+STALL_SECONDS: Final = 60.0
+"""A client that takes nothing for so long has left, whatever its connection says."""
+
 PING: Final = b": ping\n\n"
 EVENT_HEADERS: Final = {"cache-control": "no-cache", "x-accel-buffering": "no"}
 
@@ -63,8 +70,18 @@ class Live(Response):
             {"type": "http.response.start", "status": 200, "headers": self.raw_headers},
         )
         async for piece in self._pieces:
-            await send({"type": "http.response.body", "body": piece, "more_body": True})
+            try:
+                async with asyncio.timeout(STALL_SECONDS):
+                    await send({"type": "http.response.body", "body": piece, "more_body": True})
+            except TimeoutError as error:
+                raise ClientDisconnect from error
         await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+async def collect(receive: Receive, stream: AsyncStream) -> list[Piece]:
+    """Everything that comes of a stream, unless the client leaves first (ClientDisconnect)."""
+    pieces = stream.collected()  # while nothing else is served it often is there already
+    return await while_connected(receive, stream.collect()) if pieces is None else pieces
 
 
 async def while_connected(receive: Receive, work: Coroutine[Any, Any, T]) -> T:

@@ -9,6 +9,7 @@ Symbols that are no text (boundary, unknown) show by name in the arrays only.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -69,7 +70,8 @@ class Transcript:
 
     @property
     def mean_logprob(self) -> float:
-        return self.logprob / max(1, self.drawn)
+        """A character; −inf for a text in which nothing was drawn, which ranks last."""
+        return self.logprob / self.drawn if self.drawn else -math.inf
 
     def add(self, piece: Piece) -> dict[str, Any]:
         """What a piece adds: ``text``, ``logprobs``, ``finish_reason``."""

@@ -77,4 +77,4 @@ def draw(logits_1V: torch.Tensor) -> int:
 
 def serve(app: FastAPI, port: int) -> None:
     """Uvicorn with the HTTP parser that Charloom uses and that needs no further package."""
-    uvicorn.run(app, host="127.0.0.1", port=port, http="h11", log_level="warning")
+    uvicorn.run(app, host="127.0.0.1", port=port, http="auto", log_level="warning")

@@ -1,0 +1,136 @@
+"""NDJSON scored line by line, in order and in constant memory, however long the body is.
+
+Takes a request whose body is read here; gives the lines of the answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from functools import partial
+from typing import Final
+
+from fastapi import Request
+from pydantic import ValidationError
+
+from app.engine.sequence import Piece
+from app.errors import CharloomError, InvalidInput, Overloaded, TooLarge
+from app.web.answers import check_numbers
+from app.web.answers import pieces as pieces_of_json
+from app.web.bodies import parse_json
+from app.web.problems import error_object, invalid, request_id
+from app.web.reports import Report
+from app.web.schemas import MOST_CHARACTERS, LineOfScores
+
+_LINES_AT_ONCE: Final = 256
+_CHARACTERS_AT_ONCE: Final = 65_536
+_TOLD_AT_ONCE: Final = 20_000
+_MOST_LINE_BYTES: Final = 4 << 20
+
+
+async def answers(report: Report, request: Request) -> AsyncGenerator[bytes, None]:
+    """An answer a line, in order; a line that is wrong gets an error in its place."""
+    index, name = 0, request_id(request.scope)
+    async for batch in _batches(_lines(request.stream()), report):
+        texts = [each for each in batch if isinstance(each, str)]
+        found: Sequence[Piece] | CharloomError = ()
+        try:
+            if texts:
+                found = await _patiently(report, texts)
+        except CharloomError as error:
+            found = error
+        told = partial(_told, report, batch, found, index, name)
+        large = sum(map(report.numbers, texts)) > _TOLD_AT_ONCE
+        yield await asyncio.to_thread(told) if large else told()
+        index += len(batch)
+
+
+def _told(
+    report: Report,
+    batch: Sequence[str | CharloomError],
+    found: Sequence[Piece] | CharloomError,
+    first: int,
+    name: str,
+) -> bytes:
+    """The lines of one batch."""
+    scored = iter(() if isinstance(found, CharloomError) else found)
+    told = []
+    for index, each in enumerate(batch, first):
+        wrong = each if isinstance(each, CharloomError) else found
+        if isinstance(wrong, CharloomError):
+            told.append(json.dumps({"index": index, "error": error_object(wrong, name)}))
+        else:
+            assert isinstance(each, str)
+            told += pieces_of_json(report.item(index, each, next(scored)))
+        told.append("\n")
+    return "".join(told).encode()
+
+
+async def _patiently(report: Report, texts: Sequence[str]) -> list[Piece]:
+    """Scores; while the server is full the client's body waits instead of failing, for a time."""
+    loop = asyncio.get_running_loop()
+    until = loop.time() + report.timeout_seconds
+    while True:
+        try:
+            return await report.submit(texts).collect()
+        except Overloaded as error:
+            if error.code != Overloaded.code or loop.time() > until:
+                raise
+            await asyncio.sleep(error.retry_after_seconds)
+
+
+async def _lines(body: AsyncIterator[bytes]) -> AsyncGenerator[bytes | TooLarge, None]:
+    """The lines that are not blank; of one that is too long only the complaint is kept."""
+    rest, dropping = b"", False
+    async for piece in body:
+        *whole, rest = (rest + piece).split(b"\n")
+        for line in whole:
+            if dropping or len(line) > _MOST_LINE_BYTES:
+                yield _too_long()
+            elif line.strip():
+                yield line
+            dropping = False
+        if len(rest) > _MOST_LINE_BYTES:
+            rest, dropping = b"", True
+    if dropping:
+        yield _too_long()
+    elif rest.strip():
+        yield rest
+
+
+async def _batches(
+    lines: AsyncIterator[bytes | TooLarge], report: Report
+) -> AsyncGenerator[list[str | CharloomError], None]:
+    batch: list[str | CharloomError] = []
+    characters = 0
+    async for line in lines:
+        text = _text(line, report)
+        characters += len(text) if isinstance(text, str) else 0
+        batch.append(text)
+        if len(batch) == _LINES_AT_ONCE or characters >= _CHARACTERS_AT_ONCE:
+            yield batch
+            batch, characters = [], 0
+    if batch:
+        yield batch
+
+
+def _text(line: bytes | TooLarge, report: Report) -> str | CharloomError:
+    """The text of a line: a JSON string or ``{"input": …}``."""
+    if isinstance(line, TooLarge):
+        return line
+    try:
+        given = parse_json(line)
+        text = LineOfScores.model_validate(
+            {"input": given} if isinstance(given, str) else given
+        ).input
+        check_numbers(report.numbers(text), "input")
+        return text
+    except ValidationError as error:
+        return invalid(error)
+    except InvalidInput as error:
+        return error
+
+
+def _too_long() -> TooLarge:
+    return TooLarge(f"A line may have {MOST_CHARACTERS:,} characters.", code="line_too_long")
