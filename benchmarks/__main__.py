@@ -11,12 +11,10 @@ import argparse
 import asyncio
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -24,10 +22,10 @@ from typing import Any, Final
 
 from rich.console import Console
 
-from app.cli.bench import processor
 from benchmarks import loads, report
 from benchmarks.fleet import SERVERS, cores, network_file, server
 from benchmarks.loads import Seen
+from benchmarks.machines import machine
 
 HERE: Final = Path(__file__).parent
 SHAPES: Final = ("lstm:1x128", "lstm:2x128", "lstm:2x512", "gru:2x512", "rnn:2x512")
@@ -75,17 +73,6 @@ def main() -> None:
         return
     kept.write_text(json.dumps(found, indent=1) + "\n")
     report.write(found, HERE)
-
-
-def machine() -> dict[str, Any]:
-    """Where and when."""
-    return {
-        "processor": processor(),
-        "cores": len(os.sched_getaffinity(0)),
-        "system": f"{platform.system()} {platform.release()}, Python {platform.python_version()}",
-        "date": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
-        "load": [round(each, 2) for each in os.getloadavg()],
-    }
 
 
 def _engine(shape: str, plan: Plan) -> list[dict[str, Any]]:

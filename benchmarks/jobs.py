@@ -2,13 +2,15 @@
 
 Parts: claims, points, charts, overhead, first, beside, kills; all of them without one.
 Each runs on a SQLite file and on a PostgreSQL started for it (or the one of
-``CHARLOOM_TEST_POSTGRES_URL``), and says its figures in one line. ``--kills N``
-sets how many processes are killed on each database.
+``CHARLOOM_TEST_POSTGRES_URL``), says its figures in one line, and keeps the line
+in ``results.json`` for the page that ``python -m benchmarks --report`` writes.
+``--kills N`` sets how many processes are killed on each database.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import multiprocessing
 import statistics
 import sys
@@ -28,18 +30,25 @@ from app.jobs.queue import Claim, Queue
 from app.jobs.values import Job, Point
 from benchmarks.beside import beside
 from benchmarks.kills import survive
+from benchmarks.machines import machine
 from benchmarks.overhead import measure_overhead
 from tests import postgres
 from tests.jobs.making import Place, make_place, wait_for
 
+KEPT: Final = Path(__file__).parent / "results.json"
 JOBS: Final = 2_000
 CLAIMERS: Final = 4
 
 
 def say(part: str, kind: str, told: str) -> None:
-    """One line of results."""
+    """One line of results, shown and kept."""
     sys.stdout.write(f"{part:9} {kind:11} {told}\n")
     sys.stdout.flush()
+    found = json.loads(KEPT.read_text()) if KEPT.exists() else {}
+    jobs = found.setdefault("jobs", {})
+    jobs["machine"] = machine()
+    jobs.setdefault(part, {})[kind] = told
+    KEPT.write_text(json.dumps(found, indent=1) + "\n")
 
 
 def many(place: Place, count: int) -> None:

@@ -57,6 +57,8 @@ def write(found: dict[str, Any], folder: Path) -> None:
     if "http" in found:
         parts += [_http_part(found["http"]), _single_part(found["http"])]
         _charts(found["http"], folder)
+    if "jobs" in found:
+        parts += [_jobs_part(found["jobs"])]
     (folder / "RESULTS.md").write_text("\n\n".join(parts) + "\n")
 
 
@@ -69,8 +71,7 @@ def _with_text_keys(value: Any) -> Any:
 def _introduction(machine: dict[str, Any]) -> str:
     return f"""# Measured
 
-{machine["processor"]}, {machine["cores"]} cores, {machine["system"]}, {machine["date"]}; \
-load average at the start {machine["load"][0]}. Everything here is made by
+{_where(machine)}; load average at the start {machine["load"][0]}. Everything here is made by
 
 ```
 pip install -r benchmarks/requirements.txt
@@ -81,6 +82,12 @@ or `make benchmarks`. Networks are untrained (speed does not depend on training)
 symbols over HTTP and 100 in process, served in int8 by Charloom and in float32 by the
 others, which do not offer int8. Figures are medians of rounds in which the sides
 take turns."""
+
+
+def _where(machine: dict[str, Any]) -> str:
+    return (
+        f"{machine['processor']}, {machine['cores']} cores, {machine['system']}, {machine['date']}"
+    )
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -205,6 +212,27 @@ def _single_part(http: dict[str, Any]) -> str:
             )
         )
     return "## Single figures over HTTP\n\n" + _table(("what", "measured"), rows)
+
+
+_PARTS: Final = {
+    "claims": "claiming, four processes at once",
+    "points": "metric points written",
+    "charts": "a chart of 2,500 points read as 1,000 buckets",
+    "overhead": "a job over the bare training loop",
+    "first": "from submitting to the first metric",
+    "beside": "completions beside a training job",
+    "kills": "killed at random moments",
+}
+
+
+def _jobs_part(jobs: dict[str, Any]) -> str:
+    rows = [
+        (what, kind, told) for part, what in _PARTS.items() for kind, told in jobs[part].items()
+    ]
+    return (
+        f"## Training jobs\n\n`python -m benchmarks.jobs`, {_where(jobs['machine'])}.\n\n"
+        + _table(("what", "database", "measured"), rows)
+    )
 
 
 def _charts(http: dict[str, Any], folder: Path) -> None:

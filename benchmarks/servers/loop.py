@@ -76,5 +76,7 @@ def draw(logits_1V: torch.Tensor) -> int:
 
 
 def serve(app: FastAPI, port: int) -> None:
-    """Uvicorn with the HTTP parser that Charloom uses and that needs no further package."""
-    uvicorn.run(app, host="127.0.0.1", port=port, http="auto", log_level="warning")
+    """Uvicorn with the parser and the event loop that Charloom uses: httptools and uvloop."""
+    uvicorn.run(
+        app, host="127.0.0.1", port=port, http="httptools", loop="uvloop", log_level="warning"
+    )

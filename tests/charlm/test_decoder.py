@@ -66,6 +66,17 @@ def test_int8_of_relu_is_refused() -> None:
         Decoder.from_network(network_of("rnn", "relu"), "int8")
 
 
+def test_a_relu_state_without_bound_stays_a_number() -> None:
+    network = network_of("rnn", "relu", 2, 8)
+    with torch.no_grad():
+        for weights in network.parameters():
+            weights.fill_(30.0)
+    decoder = Decoder.from_network(network, "float32")
+    text = np.full(200, 3, dtype=np.int32)
+    reading = decoder.read([text], decoder.initial_state(1), [0], [text])
+    assert np.isfinite(reading.logprobs_BT).all()
+
+
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_warming_up_changes_nothing(precision: Precision) -> None:
     decoder = Decoder.from_network(network_of("gru"), precision)

@@ -65,6 +65,11 @@ def test_temperature_zero_takes_the_likeliest_and_of_equals_the_lowest() -> None
     assert shares(temperature=0.0) == {2: 1.0}
 
 
+@pytest.mark.parametrize("temperature", [1e-320, 1e-9])
+def test_a_temperature_too_low_to_divide_by_is_zero(temperature: float) -> None:
+    assert draw(0.999, temperature=temperature) == draw(0.999, temperature=0.0)
+
+
 def test_top_k_keeps_the_likeliest() -> None:
     assert shares(top_k=3) == softmax({2: 1, 3: 0, 5: 1})
     assert shares(top_k=100) == shares()

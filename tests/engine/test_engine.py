@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -430,6 +431,75 @@ def test_a_failed_tick_ends_what_was_open_and_the_engine_goes_on(
     assert engine.submit_blocking(Request((ids(2),), max_symbols=3), NETWORKS[0]).collect()
     assert "a tick failed" in caplog.text
     engine.close()
+
+
+def test_a_failed_tick_leaks_no_row_and_tells_a_reader_on_a_loop() -> None:
+    engine = Engine(Limits(rows=1, waiting_requests=0))
+    longest = engine.cache.longest
+
+    def fails(*args: Any) -> Any:
+        raise ZeroDivisionError
+
+    async def ask() -> list[Piece]:
+        stream = engine.submit(Request((ids(2),), max_symbols=3), NETWORKS[0])
+        return await asyncio.wait_for(stream.collect(), 10)
+
+    engine.start()
+    for _ in range(3):
+        engine.cache.longest = fails  # type: ignore[method-assign,assignment]
+        with pytest.raises(ZeroDivisionError):
+            asyncio.run(ask())
+        engine.cache.longest = longest  # type: ignore[method-assign]
+        assert asyncio.run(ask())[0].finish is not None
+    assert engine.running == 0
+    engine.close()
+
+
+def test_a_small_request_to_an_idle_engine_is_served_where_it_is_asked() -> None:
+    """No thread is woken, and the text is what the plain loop gives."""
+    engine = Engine()
+    engine.start()
+    time.sleep(0.05)  # the engine's thread sleeps
+    told: list[str] = []
+    engine._wake.notify_all = lambda: told.append("woken")  # type: ignore[method-assign]
+    request = Request((ids(2, 3),), max_symbols=4)
+
+    async def ask() -> list[Piece] | None:
+        return engine.submit(request, NETWORKS[0]).collected()
+
+    pieces = asyncio.run(ask())
+    assert pieces is not None
+    assert not told
+    assert pieces[0].ids == plain(request, NETWORKS[0], 0).ids
+    del engine._wake.notify_all
+    engine.close()
+
+
+def test_what_the_first_tick_does_not_finish_the_engines_thread_does() -> None:
+    engine = Engine()
+    engine.start()
+    request = Request((ids(2, 3),), max_symbols=5000, boundary=False)
+
+    async def ask() -> tuple[list[Piece] | None, list[Piece]]:
+        stream = engine.submit(request, NETWORKS[2])
+        return stream.collected(), await stream.collect()
+
+    early, pieces = asyncio.run(ask())
+    assert early is None
+    assert pieces[0].ids == plain(request, NETWORKS[2], 0).ids
+    engine.close()
+
+
+def test_an_error_is_told_to_who_collects_at_once() -> None:
+    async def read() -> None:
+        stream = AsyncStream(1, Bridge(asyncio.get_running_loop()))
+        assert stream.collected() is None
+        stream.push(Piece(0, ids=[2], logprobs=[-1.0]))
+        stream.fail(Overloaded("too late"))
+        with pytest.raises(Overloaded):
+            stream.collected()
+
+    asyncio.run(read())
 
 
 def test_a_network_unloaded_while_its_last_row_ends_goes_at_the_next_tick() -> None:

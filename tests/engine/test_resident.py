@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Hashable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 
 import pytest
@@ -13,7 +13,7 @@ import torch
 from app.charlm.network import CharNetwork, NetworkConfig
 from app.charlm.vocabulary import Vocabulary
 from app.engine.resident import Resident
-from app.errors import Overloaded, TooLarge, UnknownModel
+from app.errors import InvalidArtifact, Overloaded, TooLarge, UnknownModel
 from app.store.artifact import Artifact
 
 
@@ -142,3 +142,32 @@ def test_names_are_kept_within_bounds() -> None:
         resident.acquire(f"a@{i}").release()
     assert resident.try_acquire("a@0") is None
     assert resident.try_acquire("a@1099") is not None
+
+
+def test_models_that_load_at_the_same_time_count_together() -> None:
+    """Each alone would fit; without counting them while they load, both would be let in."""
+    shelf = Shelf()
+    size = size_of_one()
+    shelf.versions = {n: Published(n, 1, n * 64, size) for n in "ab"}
+    shelf.may_open.clear()
+    resident = Resident(shelf, limit_bytes=int(1.5 * size))
+    with ThreadPoolExecutor(2) as pool:
+        futures = [pool.submit(resident.acquire, name) for name in "ab"]
+        wait(futures, timeout=30, return_when=FIRST_COMPLETED)
+        shelf.may_open.set()
+        errors = [future.exception() for future in futures]
+    assert sorted(type(error).__name__ for error in errors) == ["NoneType", "Overloaded"]
+    assert resident.bytes == size
+
+
+def test_a_file_that_cannot_be_read_is_not_counted() -> None:
+    shelf = Shelf()
+
+    def broken(version: Published, /) -> Artifact:
+        raise InvalidArtifact("damaged")
+
+    shelf.open = broken  # type: ignore[method-assign]
+    resident = Resident(shelf)
+    with pytest.raises(InvalidArtifact):
+        resident.acquire("a")
+    assert resident.bytes == 0

@@ -7,8 +7,10 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
+from app.charlm.vocabulary import Vocabulary
 from app.main import create_app
 from app.settings import Settings
+from app.web.transcripts import Prompt, Transcript
 
 
 def complete(client: TestClient, **body: Any) -> Any:
@@ -244,3 +246,20 @@ def test_a_late_request_is_ended_and_its_stream_says_so(settings: Settings) -> N
         answer = client.post("/v1/completions", json={**body, "stream": True})
         last = answer.text.strip().rpartition("\n\n")[2]
         assert json.loads(last.removeprefix("data: "))["error"]["code"] == "deadline_exceeded"
+
+
+def test_a_text_in_which_nothing_was_drawn_ranks_last() -> None:
+    vocabulary = Vocabulary.from_text("abc")
+    nothing = Transcript(vocabulary, Prompt.of_text("a", vocabulary), echo=False, logprobs=None)
+    assert nothing.mean_logprob == -math.inf
+
+
+def test_a_deadline_is_not_to_be_tried_again(settings: Settings) -> None:
+    """OpenAI's client would ask twice more, and wait as long each time."""
+    with TestClient(create_app(settings.model_copy(update={"request_seconds": 0.05}))) as client:
+        answer = client.post(
+            "/v1/completions", json={"max_tokens": 100_000, "n": 100, "ignore_boundary": True}
+        )
+    assert answer.status_code == 503
+    assert answer.json()["error"]["code"] == "deadline_exceeded"
+    assert answer.headers["x-should-retry"] == "false"

@@ -140,3 +140,65 @@ def test_a_rank_is_the_difference_of_two_scores(client: TestClient) -> None:
 def test_a_text_model_ranks_no_closed_candidates(client: TestClient) -> None:
     asked = {"model": "prose", "candidates": ["a"], "closed": True}
     assert client.post("/v1/rank", json=asked).json()["error"]["param"] == "closed"
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "param"),
+    [
+        ("/v1/score", r'{"input": ["a", "b\ud800"]}', "input.1"),
+        ("/v1/completions", r'{"prompt": "a\udfff"}', "prompt"),
+        ("/v1/completions", r'{"stop": "\ud83dx"}', "stop"),
+        ("/v1/rank", r'{"candidates": ["a"], "\ud800": 1}', None),
+    ],
+)
+def test_half_of_a_surrogate_pair_is_no_character(
+    client: TestClient, path: str, body: str, param: str | None
+) -> None:
+    answer = client.post(path, content=body, headers={"content-type": "application/json"})
+    assert answer.status_code == 400
+    error = answer.json()["error"]
+    assert (error["code"], error["param"]) == ("invalid_json", param)
+
+
+def test_a_whole_surrogate_pair_is_one(client: TestClient) -> None:
+    body = r'{"model": "prose", "input": "\ud83d\ude00"}'
+    answer = client.post("/v1/score", content=body, headers={"content-type": "application/json"})
+    assert answer.json()["data"][0]["characters"] == 1
+
+
+def test_half_of_a_surrogate_pair_in_a_line_loses_nothing_else(client: TestClient) -> None:
+    lines = [r'"\ud800"', '"abc"']
+    answer = client.post("/v1/score", content="\n".join(lines), headers=NDJSON)
+    first, second = (json.loads(line) for line in answer.text.splitlines())
+    assert first["error"]["code"] == "invalid_json"
+    assert second["characters"] == 4
+
+
+def test_more_logprobs_than_an_answer_holds_are_refused(client: TestClient) -> None:
+    big = {"input": ["a" * 200_000], "per_character": True, "top": 20}
+    drawn = {"max_tokens": 100_000, "n": 2, "logprobs": 20}
+    for path, body, param in (("score", big, "input"), ("completions", drawn, "logprobs")):
+        answer = client.post(f"/v1/{path}", json=body)
+        assert answer.status_code == 413
+        error = answer.json()["error"]
+        assert (error["code"], error["param"]) == ("answer_too_large", param)
+    line = json.dumps("a" * 200_000) + '\n"abc"\n'
+    answer = client.post("/v1/score?per_character=true&top=20", content=line, headers=NDJSON)
+    first, second = (json.loads(each) for each in answer.text.splitlines())
+    assert first["error"]["code"] == "answer_too_large"
+    assert len(second["per_character"]) == 4
+
+
+def test_a_large_answer_is_whole(client: TestClient) -> None:
+    body = {"input": ["abc" * 3000, "b"], "per_character": True, "top": 3}
+    data = client.post("/v1/score", json=body).json()["data"]
+    assert [len(each["per_character"]) for each in data] == [9001, 2]
+    assert data[0]["nats"] == pytest.approx(-sum(e["logprob"] for e in data[0]["per_character"]))
+
+
+def test_a_prompt_counts_for_every_candidate(client: TestClient) -> None:
+    """Nothing is allocated for what would be a thousand times the prompt."""
+    body = {"prompt": "a" * 900_000, "candidates": ["b"] * 1000}
+    answer = client.post("/v1/rank", json=body)
+    assert answer.status_code == 413
+    assert client.post("/v1/rank", json={**body, "prompt": "a" * 1_000_001}).status_code == 400
