@@ -2,13 +2,19 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import threading
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
 
-from app.store.artifact import write
+from app.main import create_app
+from app.registry import ModelVersion, Registry
+from app.settings import Settings
+from app.store.artifact import Artifact, write
 from tests.models import tiny_artifact
 
 _NUMBERS = itertools.count()
@@ -131,3 +137,28 @@ def test_an_unknown_model_is_a_404_that_says_so(client: TestClient, path: str) -
         assert answer.status_code in (400, 404)
         if method == "GET":
             assert answer.json()["error"]["code"] == "model_not_found"
+
+
+def test_a_slow_load_happens_once_and_holds_nobody_up(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As with a large model on a slow object store, asked for by many at once."""
+    opened: list[str] = []
+    may_go = threading.Event()
+    original = Registry.open
+
+    def slow(self: Registry, version: ModelVersion) -> Artifact:
+        opened.append(version.id)
+        assert may_go.wait(30)
+        return original(self, version)
+
+    monkeypatch.setattr(Registry, "open", slow)
+    body = {"model": "prose", "max_tokens": 1}
+    with TestClient(create_app(settings)) as client, ThreadPoolExecutor(40) as pool:
+        asking = [pool.submit(client.post, "/v1/completions", json=body) for _ in range(40)]
+        while not opened:
+            time.sleep(0.01)
+        assert client.get("/readyz").status_code == 200
+        may_go.set()
+        assert {each.result().status_code for each in asking} == {200}
+    assert opened == ["prose@1"]
