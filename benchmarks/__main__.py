@@ -22,8 +22,10 @@ from typing import Any, Final
 
 from rich.console import Console
 
+from app.store.artifact import read
 from benchmarks import loads, report
 from benchmarks.fleet import SERVERS, cores, network_file, server
+from benchmarks.kept import everything, keep
 from benchmarks.loads import Seen
 from benchmarks.machines import machine
 
@@ -57,10 +59,10 @@ def main() -> None:
     parser.add_argument("--report", action="store_true", help="write again what was measured")
     given = parser.parse_args()
     plan = Plan(1, 0.5, 0.02, 30) if given.quick else Plan(given.rounds, 2.5, 0.3, 400)
-    kept = HERE / "results.json"
-    found: dict[str, Any] = json.loads(kept.read_text()) if kept.exists() else {}
+    found = everything()
     if not given.report:
         found["machine"] = machine()
+        found["quantization"] = _quantization()
         if given.only in (None, "engine"):
             found["engine"] = {shape: _engine(shape, plan) for shape in SHAPES}
         with tempfile.TemporaryDirectory() as folder:
@@ -71,8 +73,19 @@ def main() -> None:
     if given.quick:
         _say("everything ran; nothing was written")
         return
-    kept.write_text(json.dumps(found, indent=1) + "\n")
+    for part in ("machine", "engine", "http", "quantization"):
+        if part in found:
+            keep(part, found[part])
     report.write(found, HERE)
+
+
+def _quantization() -> dict[str, float]:
+    """What the shipped models lose in int8, as it was measured when they were published."""
+    losses = {}
+    for path in sorted(Path("models").glob("*/1.safetensors")):
+        card = read(path.read_bytes()).card
+        losses[path.parent.name] = float(card.lineage.parameters["int8_loss"])
+    return losses
 
 
 def _engine(shape: str, plan: Plan) -> list[dict[str, Any]]:

@@ -10,7 +10,6 @@ in ``results.json`` for the page that ``python -m benchmarks --report`` writes.
 from __future__ import annotations
 
 import argparse
-import json
 import multiprocessing
 import statistics
 import sys
@@ -29,13 +28,13 @@ from app.jobs.assembly import build
 from app.jobs.queue import Claim, Queue
 from app.jobs.values import Job, Point
 from benchmarks.beside import beside
+from benchmarks.kept import everything, keep
 from benchmarks.kills import survive
 from benchmarks.machines import machine
 from benchmarks.overhead import measure_overhead
 from tests import postgres
 from tests.jobs.making import Place, make_place, wait_for
 
-KEPT: Final = Path(__file__).parent / "results.json"
 JOBS: Final = 2_000
 CLAIMERS: Final = 4
 
@@ -44,11 +43,8 @@ def say(part: str, kind: str, told: str) -> None:
     """One line of results, shown and kept."""
     sys.stdout.write(f"{part:9} {kind:11} {told}\n")
     sys.stdout.flush()
-    found = json.loads(KEPT.read_text()) if KEPT.exists() else {}
-    jobs = found.setdefault("jobs", {})
-    jobs["machine"] = machine()
-    jobs.setdefault(part, {})[kind] = told
-    KEPT.write_text(json.dumps(found, indent=1) + "\n")
+    jobs = {**everything().get("jobs", {}), "machine": machine()}
+    keep("jobs", jobs | {part: {**jobs.get(part, {}), kind: told}})
 
 
 def many(place: Place, count: int) -> None:

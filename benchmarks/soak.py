@@ -2,7 +2,8 @@
 
 Streams of all lengths, clients that leave in the middle, long prompts, scoring, many
 distinct texts so that the state cache is full all the time. Prints the server's
-resident memory; the figure that counts is its growth from the first third to the end.
+resident memory; the figure that counts is its growth from the second third to the last,
+which is kept for the page that ``python -m benchmarks --report`` writes.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from rich.console import Console
 
 from benchmarks.client import Arrivals, Connection
 from benchmarks.fleet import cores, network_file, server
+from benchmarks.kept import keep
 from benchmarks.loads import prompt, quantile
 
 _say = Console(highlight=False).print
@@ -52,6 +54,10 @@ async def _soak(seconds: float) -> None:
             third = len(memory) // 3
             settled, end = (quantile(part, 0.5) for part in (memory[third:-third], memory[-third:]))
             _say(f"{asked[0]:,} requests; second third {settled:.1f} MB, last third {end:.1f} MB")
+            keep(
+                "soak",
+                {"minutes": seconds / 60, "requests": asked[0], "settled": settled, "last": end},
+            )
 
 
 async def _client(port: int, asked: list[int]) -> None:

@@ -17,6 +17,22 @@ def rows(found: dict[str, Any]) -> Iterator[Row]:
         yield from _engine_rows(found["engine"])
     if "http" in found:
         yield from _http_rows(found["http"])
+    for name, loss in found.get("quantization", {}).items():
+        yield (
+            f"quantization, {name}",
+            "≤ 0.1 % more bits than float32",
+            f"{100 * loss:+.3f} %",
+            _said(loss <= 0.001),
+        )
+    if "soak" in found:
+        soak = found["soak"]
+        grown = soak["last"] / soak["settled"] - 1
+        yield (
+            f"memory, {soak['minutes']:.0f} minutes of mixed load, {soak['requests']:,} requests",
+            "flat (an hour)",
+            f"{soak['settled']:.0f} MB, then {soak['last']:.0f} MB ({100 * grown:+.1f} %)",
+            _said(grown < 0.02) if soak["minutes"] >= 60 else "not an hour",
+        )
 
 
 def _engine_rows(engine: dict[str, Any]) -> Iterator[Row]:
