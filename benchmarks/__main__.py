@@ -83,8 +83,9 @@ def _quantization() -> dict[str, float]:
     """What the shipped models lose in int8, as it was measured when they were published."""
     losses = {}
     for path in sorted(Path("models").glob("*/1.safetensors")):
-        card = read(path.read_bytes()).card
-        losses[path.parent.name] = float(card.lineage.parameters["int8_loss"])
+        loss = read(path.read_bytes()).card.lineage.parameters["int8_loss"]
+        assert isinstance(loss, float)
+        losses[path.parent.name] = loss
     return losses
 
 
