@@ -27,7 +27,7 @@ _COLOURS: Final = {
     "lit": "#55a868",
 }
 
-_MISSED: Final = """What bounds the figures that miss their target, on an AMD EPYC (Zen 4) with one thread:
+_MISSED: Final = """What bounds the figures that miss their target (AMD EPYC, Zen 4):
 
 - One stream of LSTM 2 × 512, where it is below 75 ×: the engine is bound by reading 3.2 MB of
   weights a character from the third-level cache. How many times the plain loop that is says as

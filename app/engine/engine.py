@@ -196,7 +196,7 @@ class Engine:
         """One tick; whether there is more to do."""
         with self._wake:
             self._tidy()
-        self._admit(self._clock() + seconds)
+        self._admit(self._clock() + seconds / 2)
         busy = [key for key, lane in self._lanes.items() if lane.running]
         lane = self._lanes[self._scheduler.turn(busy)] if busy else None
         if lane is not None:
