@@ -28,7 +28,7 @@ from app.errors import StorageFailed
 from app.jobs.queue import Claim
 
 _LAST_WORDS: Final = 8_000  # bytes kept of what a runner that crashed has written
-_SAME_START: Final = 2.0  # seconds; the clock may be set between two looks
+_SAME_START: Final = 2.0  # seconds, some systems tell them roughly
 _OLD: Final = 86_400.0  # seconds after which what a runner wrote is thrown away
 _SWEEP_SECONDS: Final = 600.0
 _REMEMBERED: Final = 1000
@@ -119,8 +119,9 @@ class LocalExecutor:
             code = child.poll()
             if code is not None:
                 self._exit_codes[reference] = code
-            if code is not None:
                 return Status.GONE
+            # One that ends just now is gone at the next look, when its exit code is known.
+            return Status.STOPPED if _status(reference) is Status.STOPPED else Status.ALIVE
         return _status(reference) if self.here(reference) else Status.UNKNOWN
 
     def stop(self, reference: str, *, force: bool) -> None:
@@ -186,7 +187,7 @@ def own_reference() -> str:
 def reference_of(pid: int) -> str:
     """``host/pid/start``: a process, and no later one with the same number."""
     try:
-        started = psutil.Process(pid).create_time()
+        started = _started(psutil.Process(pid))
     except psutil.Error:  # over already
         started = 0.0
     return f"{host_name()}/{pid}/{started:.2f}"
@@ -197,7 +198,7 @@ def _status(reference: str) -> Status:
     _, pid, started = reference.split("/")
     try:
         process = psutil.Process(int(pid))
-        if abs(process.create_time() - float(started)) > _SAME_START:
+        if abs(_started(process) - float(started)) > _SAME_START:
             return Status.GONE
         found = process.status()
     except psutil.Error:
@@ -205,6 +206,11 @@ def _status(reference: str) -> Status:
     if found in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD):
         return Status.GONE
     return Status.STOPPED if found == psutil.STATUS_STOPPED else Status.ALIVE
+
+
+def _started(process: psutil.Process) -> float:
+    """Seconds from the machine's start: setting the clock must not make it another process."""
+    return float(process.create_time() - psutil.boot_time())
 
 
 @lru_cache(maxsize=1)

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 
 from app.errors import StorageFailed
@@ -49,6 +50,27 @@ def test_a_process_is_found_again_by_its_reference(executor: LocalExecutor) -> N
     executor.stop(reference, force=False)
     assert child.wait(10) == -signal.SIGTERM
     assert executor.status(reference) is Status.GONE
+
+
+def test_a_runner_that_ends_between_two_looks_keeps_its_exit_code(
+    executor: LocalExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Seen as gone before it was waited for, it would be a loss that nobody can explain."""
+    reference = executor.start(CLAIM)
+    with monkeypatch.context() as patch:
+        patch.setattr("app.jobs.executors._status", lambda reference: Status.GONE)
+        wait_for(lambda: executor.status(reference) is Status.GONE)
+    assert executor.exit_code(reference) == 1
+
+
+def test_setting_the_clock_makes_no_runner_another(
+    executor: LocalExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reference = own_reference()
+    told = psutil.boot_time()
+    monkeypatch.setattr("psutil._psplatform.boot_time", lambda: told + 3600.0)
+    assert psutil.boot_time() == told + 3600.0
+    assert executor.status(reference) is Status.ALIVE
 
 
 def test_a_process_by_the_same_number_is_another(executor: LocalExecutor) -> None:
