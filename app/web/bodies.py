@@ -118,6 +118,9 @@ def parse_json(raw: bytes) -> Any:
         value = json.loads(
             raw.decode("utf-8-sig"), object_pairs_hook=_once_each, parse_constant=_not_a_number
         )
+        if b"\\u" in raw:  # only an escape can make half of a surrogate pair
+            _check_characters(value, None)
+        return value
     except UnicodeDecodeError as error:
         raise InvalidInput(
             f"The body is not UTF-8: byte {error.start} is wrong.", code="invalid_json"
@@ -130,9 +133,6 @@ def parse_json(raw: bytes) -> Any:
         raise InvalidInput("The body is nested too deeply.", code="invalid_json") from error
     except ValueError as error:  # an integer of thousands of digits
         raise InvalidInput("A number in the body is too long.", code="invalid_json") from error
-    if b"\\u" in raw:  # only an escape can make half of a surrogate pair
-        _check_characters(value, None)
-    return value
 
 
 def _check_characters(value: Any, param: str | None) -> None:

@@ -202,3 +202,10 @@ def test_a_prompt_counts_for_every_candidate(client: TestClient) -> None:
     answer = client.post("/v1/rank", json=body)
     assert answer.status_code == 413
     assert client.post("/v1/rank", json={**body, "prompt": "a" * 1_000_001}).status_code == 400
+
+
+@pytest.mark.parametrize("depth", [50, 500, 900, 2000, 100_000])
+def test_no_depth_of_nesting_is_our_mistake(client: TestClient, depth: int) -> None:
+    body = '{"input": ' + "[" * depth + r'"\u0061"' + "]" * depth + "}"
+    answer = client.post("/v1/score", content=body, headers={"content-type": "application/json"})
+    assert answer.status_code == 400
