@@ -39,7 +39,7 @@ _MISSED: Final = """What bounds the figures that miss their target (AMD EPYC, Ze
   routing, headers, counters and the log line. Every piece was measured in the server, where
   cold caches make it two to three times what it costs in a loop. Next would be a row of its own
   for single texts in the decoder, and a route beside FastAPI's layers.
-- A prompt of 1,000 characters takes LSTM 2 × 512 some 36 ms alone, step after step. Beside 64
+- A prompt of 1,000 characters takes LSTM 2 × 512 some 35 ms alone, step after step. Beside 64
   streams it gets three quarters of each tick, and the one core that the server has here also
   sends 64 streams. A second core for the event loop is what would help most."""
 

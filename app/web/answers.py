@@ -17,7 +17,9 @@ from app.errors import TooLarge
 MOST_NUMBERS: Final = 2_500_000
 """Logprobs in one answer, alternatives included: some 100 MB of JSON."""
 
-_AT_ONCE: Final = 20_000
+AT_ONCE: Final = 20_000
+"""So many are told on the event loop, in some milliseconds; more in a thread."""
+
 _CHUNK: Final = 500
 
 
@@ -34,23 +36,23 @@ def check_numbers(numbers: int, param: str) -> None:
 
 async def json_answer(build: Callable[[], dict[str, Any]], numbers: int) -> Response:
     """The answer that ``build`` gives; one of many ``numbers`` is made in a thread."""
-    if numbers <= _AT_ONCE:
+    if numbers <= AT_ONCE:
         return JSONResponse(build())
-    body = await asyncio.to_thread(lambda: "".join(pieces(build())).encode())
+    body = await asyncio.to_thread(lambda: "".join(json_pieces(build())).encode())
     return Response(body, media_type="application/json")
 
 
-def pieces(value: Any) -> Iterator[str]:
+def json_pieces(value: Any) -> Iterator[str]:
     """The JSON of ``value`` bit by bit: the encoder lets nobody else run while it encodes."""
     if isinstance(value, dict) and value:
         for place, (key, each) in enumerate(value.items()):
             yield f"{',' if place else '{'}{json.dumps(key)}:"
-            yield from pieces(each)
+            yield from json_pieces(each)
         yield "}"
     elif isinstance(value, list) and 0 < len(value) <= _CHUNK:
         for place, each in enumerate(value):
             yield "," if place else "["
-            yield from pieces(each)
+            yield from json_pieces(each)
         yield "]"
     elif isinstance(value, list) and value:
         for start in range(0, len(value), _CHUNK):

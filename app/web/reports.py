@@ -42,10 +42,6 @@ class Report:
         )
         return self._served.engine.submit(request, self._lease.network)
 
-    def check(self, symbols: int) -> None:
-        """Raises TooLarge or Overloaded if the engine would not read so many."""
-        self._served.engine.check(symbols)
-
     def numbers(self, text: str) -> int:
         """How many logprobs are told of a text at most."""
         return (len(text) + 1) * (1 + self._top) if self._details else 1

@@ -85,7 +85,7 @@ async def rank(
             raise InvalidInput(
                 "A text model knows no end of a record.", param="closed", code="unsupported"
             )
-        _check_length(body, report)
+        served.engine.check(_symbols(body))  # before anything is allocated
         texts = [body.prompt + candidate for candidate in body.candidates]
         pieces = await collect(request.receive, report.submit(texts, closed=closed))
         items = [
@@ -97,10 +97,9 @@ async def rank(
                              "usage": _usage(texts)})  # fmt: skip
 
 
-def _check_length(body: RankRequest, report: Report) -> None:
-    """Before anything is allocated: the prompt counts once for every candidate."""
-    symbols = len(body.candidates) * (len(body.prompt) + 2) + sum(map(len, body.candidates))
-    report.check(symbols)
+def _symbols(body: RankRequest) -> int:
+    """What the network would read at most: the prompt counts once for every candidate."""
+    return len(body.candidates) * (len(body.prompt) + 2) + sum(map(len, body.candidates))
 
 
 def _ranked(

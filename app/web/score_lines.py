@@ -16,8 +16,7 @@ from pydantic import ValidationError
 
 from app.engine.sequence import Piece
 from app.errors import CharloomError, InvalidInput, Overloaded, TooLarge
-from app.web.answers import check_numbers
-from app.web.answers import pieces as pieces_of_json
+from app.web.answers import AT_ONCE, check_numbers, json_pieces
 from app.web.bodies import parse_json
 from app.web.problems import error_object, invalid, request_id
 from app.web.reports import Report
@@ -25,7 +24,6 @@ from app.web.schemas import MOST_CHARACTERS, LineOfScores
 
 _LINES_AT_ONCE: Final = 256
 _CHARACTERS_AT_ONCE: Final = 65_536
-_TOLD_AT_ONCE: Final = 20_000
 _MOST_LINE_BYTES: Final = 4 << 20
 
 
@@ -41,7 +39,7 @@ async def answers(report: Report, request: Request) -> AsyncGenerator[bytes, Non
         except CharloomError as error:
             found = error
         told = partial(_told, report, batch, found, index, name)
-        large = sum(map(report.numbers, texts)) > _TOLD_AT_ONCE
+        large = sum(map(report.numbers, texts)) > AT_ONCE
         yield await asyncio.to_thread(told) if large else told()
         index += len(batch)
 
@@ -62,7 +60,7 @@ def _told(
             told.append(json.dumps({"index": index, "error": error_object(wrong, name)}))
         else:
             assert isinstance(each, str)
-            told += pieces_of_json(report.item(index, each, next(scored)))
+            told += json_pieces(report.item(index, each, next(scored)))
         told.append("\n")
     return "".join(told).encode()
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.errors import TooLarge
-from app.web.answers import MOST_NUMBERS, check_numbers, json_answer, pieces
+from app.web.answers import MOST_NUMBERS, check_numbers, json_answer, json_pieces
 
 values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False)
@@ -22,12 +22,12 @@ values = st.recursive(
 
 @given(values)
 def test_the_pieces_are_the_json(value: Any) -> None:
-    assert json.loads("".join(pieces(value))) == value
+    assert json.loads("".join(json_pieces(value))) == value
 
 
 def test_long_lists_are_cut_and_whole() -> None:
     value = {"logprobs": [{"a": -float(n)} for n in range(1234)], "empty": [], "none": {}}
-    assert json.loads("".join(pieces(value))) == value
+    assert json.loads("".join(json_pieces(value))) == value
 
 
 def test_the_loop_goes_round_while_a_large_answer_is_made() -> None:
