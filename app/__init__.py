@@ -2,7 +2,8 @@
 
 numba recompiles when the file of a compiled function has changed, but not when
 a file has that it calls into. So the folder is named by a digest of all of
-``app/charlm``: after an update nothing stale is found.
+``charlm``: after an update nothing stale is found. The package's own name is part
+of the digest, because compiled code refers to modules by their names.
 """
 
 from __future__ import annotations
@@ -15,10 +16,10 @@ _PREFIX = "compiled-"
 
 
 def _keep_compiled_code() -> None:
-    """Set NUMBA_CACHE_DIR, within itself where it is given, to the first folder that can be had."""
+    """Set NUMBA_CACHE_DIR to a folder within it, or within the first that can be written to."""
     here = Path(__file__).parent
-    digest = hashlib.sha256()
-    for source in sorted(here.glob("charlm/*.py")):
+    digest = hashlib.sha256(__name__.encode())
+    for source in sorted(here.glob("charlm/**/*.py")):
         digest.update(source.read_bytes())
     name = _PREFIX + digest.hexdigest()[:16]
     given = os.environ.get("NUMBA_CACHE_DIR")

@@ -10,15 +10,15 @@ from typing import Any, Final
 from fastapi import FastAPI
 from prometheus_client import CollectorRegistry
 
-from app.engine.metrics import Metrics
-from app.settings import Settings
-from app.web import completions, datasets, events, health, jobs, models, runs, score
-from app.web.authentication import KeyRequired
-from app.web.dependencies import open_backend
-from app.web.middleware import Envelope, Gate
-from app.web.problems import install
-from app.web.schemas import ProblemAnswer
-from app.web.traffic import JobGauge, Traffic
+from .engine.metrics import Metrics
+from .settings import Settings
+from .web.auth.keys import KeyRequired
+from .web.dependencies import open_backend
+from .web.http.middleware import Envelope, Gate
+from .web.http.problems import install
+from .web.http.traffic import JobGauge, Traffic
+from .web.routes import completions, datasets, events, health, jobs, models, runs, score
+from .web.schemas import ProblemAnswer
 
 _DESCRIPTION: Final = (
     "Trains, stores and serves character-level recurrent language models. "

@@ -22,6 +22,11 @@ class Settings(BaseSettings):
     port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 picks a free one.")
     models_dir: str = Field("models", description="Model store: a folder or an object-store URL.")
     data_dir: Path = Field(Path("data"), description="SQLite file, datasets, checkpoints.")
+    store_url: str | None = Field(
+        None,
+        description="Object-store URL under which models, datasets and checkpoints lie; "
+        "default: the two folders above.",
+    )
     database_url: str | None = Field(
         None, description="SQLAlchemy URL; default: SQLite in the data folder."
     )
@@ -58,6 +63,9 @@ class Settings(BaseSettings):
     state_cache_mb: int = Field(256, ge=0, description="Memory for cached prefix states, MiB.")
     model_memory_mb: int = Field(2048, ge=1, description="Memory for loaded models, MiB.")
     max_body_mb: int = Field(1024, ge=1, description="Largest upload, MiB.")
+    executor: Literal["local"] = Field(
+        "local", description="What runs training jobs: processes of this machine."
+    )
     training_slots: int = Field(1, ge=0, le=64, description="Training jobs that run at once.")
     training_memory_mb: int | None = Field(
         None, ge=1, description="Memory a job may use, MiB; default: four fifths of the machine's."
@@ -82,6 +90,28 @@ class Settings(BaseSettings):
     def resolved_database_url(self) -> str:
         """The database URL in force."""
         return self.database_url or f"sqlite:///{self.data_dir / 'charloom.sqlite3'}"
+
+    @property
+    def models_url(self) -> str:
+        """Where models lie: ``models_dir``, unless only ``store_url`` is given."""
+        if self.store_url is None or "models_dir" in self.model_fields_set:
+            return self.models_dir
+        return f"{self.store_url.rstrip('/')}/models"
+
+    @property
+    def datasets_url(self) -> str:
+        """Where texts to be learnt from lie."""
+        return self._below("datasets")
+
+    @property
+    def checkpoints_url(self) -> str:
+        """Where checkpoints of trainings lie."""
+        return self._below("checkpoints")
+
+    def _below(self, folder: str) -> str:
+        if self.store_url is None:
+            return str(self.data_dir / folder)
+        return f"{self.store_url.rstrip('/')}/{folder}"
 
     @property
     def believed_hosts(self) -> frozenset[str] | None:

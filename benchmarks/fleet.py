@@ -15,7 +15,8 @@ from pathlib import Path
 
 import torch
 
-from app.charlm.network import CharNetwork, NetworkConfig
+from app.charlm.network import CharNetwork
+from app.charlm.network_config import NetworkConfig
 from app.charlm.vocabulary import Vocabulary
 from app.store.artifact import Artifact, write
 from benchmarks.client import Connection

@@ -24,9 +24,9 @@ from sqlalchemy import insert
 
 from app.database.job_tables import JobRow, RunRow
 from app.database.session import Database
-from app.jobs.assembly import build
-from app.jobs.queue import Claim, Queue
-from app.jobs.values import Job, Point
+from app.jobs.queue import Queue
+from app.jobs.values import Claim, Job, Point
+from app.wiring.full import FullInstallation
 from benchmarks.beside import beside
 from benchmarks.kept import everything, keep
 from benchmarks.kills import survive
@@ -103,7 +103,7 @@ def _begun(place: Place) -> tuple[Job, Claim]:
     job = place.submitted()
     claim = place.queue.claim("bench", "local")
     assert claim is not None
-    place.leases.begin(claim, host="bench", reference="bench/1/1")
+    place.door.begin(claim, host="bench", pid=1, pid_started=1.0)
     return place.jobs.get(job.id), claim
 
 
@@ -118,7 +118,7 @@ def points(place: Place, kind: str, arguments: argparse.Namespace) -> None:
                 Point(f"metric_{n % 5}", 10**6 * size + batch * size + n, 0, 1.0)
                 for n in range(size)
             ]
-            place.leases.record(claim, job.run_id, written, None)
+            place.door.record(claim, job.run_id, written, None)
         rate = size * batches / (time.perf_counter() - began)
         told.append(f"{rate:,.0f} points/s in transactions of {size}")
     say("points", kind, "; ".join(told))
@@ -129,7 +129,7 @@ def charts(place: Place, kind: str, arguments: argparse.Namespace) -> None:
     job, claim = _begun(place)
     for name in range(8):
         curve = [Point(f"metric_{name}", step, step, float(step)) for step in range(2_500)]
-        place.leases.record(claim, job.run_id, curve, None)
+        place.door.record(claim, job.run_id, curve, None)
     jobs, times = place.jobs, []
     for _ in range(20):
         began = time.perf_counter()
@@ -153,7 +153,7 @@ def overhead(place: Place, kind: str, arguments: argparse.Namespace) -> None:
 
 def first(place: Place, kind: str, arguments: argparse.Namespace) -> None:
     """From submitting a job to its first metric, everything in processes of its own."""
-    system = build(place.settings, place.database, place.registry, place.datasets)
+    system = FullInstallation(place.settings)
     system.dispatcher.start()
     times = []
     try:
@@ -167,6 +167,7 @@ def first(place: Place, kind: str, arguments: argparse.Namespace) -> None:
         wait_for(lambda: set(system.jobs.counts()) == {"succeeded"})
     finally:
         system.dispatcher.close()
+        system.close()
     say(
         "first", kind,
         f"{statistics.median(times):.1f} s from submitting to the first metric measured "

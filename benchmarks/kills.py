@@ -17,7 +17,7 @@ from sqlalchemy import func, select
 
 from app.database.job_tables import MetricPointRow
 from app.errors import CharloomError
-from app.jobs.checkpoints import load_checkpoint
+from app.jobs.checkpoints.files import load_checkpoint
 from app.jobs.states import JobState
 from app.jobs.values import Job
 from tests.jobs.making import Place, wait_for

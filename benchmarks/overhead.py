@@ -14,14 +14,19 @@ from typing import Any, Final
 
 import torch
 
-from app.jobs.runner import Attempt
-from app.jobs.training_run import Wishes, plan
+from app.charlm.network_config import NetworkConfig
+from app.charlm.schedule import TrainingConfig
 from app.jobs.values import Job
+from app.runner import Attempt
+from app.training.planning import TrainingPlan
+from app.training.prepare import prepare
+from app.training.trainer import Trainer
 from tests.jobs.making import Place
 
 NETWORK: Final = {"cell": "lstm", "layers": 1, "hidden_size": 192, "embedding_size": 64}
 STEPS: Final = 2_000
 CHECKPOINT_SECONDS: Final = 15
+_PLANNED: Final = ("max_steps", "batch_size", "window", "learning_rate", "optimizer", "clip_norm")
 
 
 class Timed(Attempt):
@@ -34,11 +39,11 @@ class Timed(Attempt):
     took = (0.0, 0.0)
     beside = 0.0
 
-    def _trained(self, job: Any, run: Any, recorder: Any, savings: Any, base: Any) -> bool:
+    def _trained(self, job: Any, trainer: Any, recorder: Any, saver: Any, base: Any) -> bool:
         recorder.add = self._counted(recorder.add)
-        savings.save_if_due = self._counted(savings.save_if_due)
+        saver.save_if_due = self._counted(saver.save_if_due)
         began, used = time.perf_counter(), time.process_time()
-        trained = super()._trained(job, run, recorder, savings, base)
+        trained = super()._trained(job, trainer, recorder, saver, base)
         self.took = time.perf_counter() - began, time.process_time() - used
         return trained
 
@@ -83,16 +88,18 @@ def measure_overhead(place: Place, repeats: int) -> str:
 
 def _bare(job: Job, file: Path) -> tuple[float, float]:
     asked = job.spec["training"]
-    names = ("max_steps", "batch_size", "window", "learning_rate", "optimizer", "clip_norm")
-    wishes = Wishes(
+    plan = TrainingPlan(
+        NetworkConfig(**job.spec["network"]),
+        TrainingConfig(**{name: asked[name] for name in _PLANNED}),
+    )
+    prepared = prepare(
+        file,
         format="text",
         validation_fraction=asked["validation_fraction"],
         test_fraction=asked["test_fraction"],
-        network=dict(job.spec["network"]),
-        training={name: asked[name] for name in names},
     )
-    run = plan(file, wishes)
+    trainer = Trainer(prepared, plan)
     began, used = time.perf_counter(), time.process_time()
-    for _ in run.train():
+    for _ in trainer.train():
         pass
     return time.perf_counter() - began, time.process_time() - used

@@ -17,9 +17,9 @@ from app.charlm.decoder import Row
 from app.charlm.sampling import Sampling
 from app.charlm.vocabulary import BOUNDARY
 from app.cli import console
-from app.cli.sources import registry
-from app.datasets import prepare
 from app.engine.resident import Loaded
+from app.training.prepare import prepare
+from app.wiring.full import FullInstallation
 
 ROWS = 250
 LENGTH = 100
@@ -46,9 +46,10 @@ def main() -> None:
     parser.add_argument("file", type=Path)
     parser.add_argument("--count", type=int, default=10_000)
     arguments = parser.parse_args()
-    with registry(console.settings()) as local:
-        version = local.resolve(arguments.name)
-        artifact = local.open(version)
+    with FullInstallation(console.settings()) as installation:
+        registry = installation.registry
+        registry.synchronise()
+        artifact = registry.open(registry.resolve(arguments.name))
     parameters = artifact.card.lineage.parameters
     prepared = prepare(
         arguments.file,
@@ -62,7 +63,7 @@ def main() -> None:
     lines = set(arguments.file.read_text("utf-8-sig").splitlines())
     drawn = sample(Loaded.from_artifact(artifact), arguments.count, seed=1)
     count = len(drawn)
-    console.out.print(f"{version.id}: {count:,} samples at temperature 1")
+    console.out.print(f"{arguments.name}: {count:,} samples at temperature 1")
     console.out.print(f"distinct  {len(set(drawn)) / count:.1%}")
     console.out.print(f"new       {sum(each not in lines for each in drawn) / count:.1%}")
     console.out.print(f"verbatim  {sum(each in trained for each in drawn) / count:.1%}")

@@ -6,18 +6,20 @@ from typing import Any
 
 import torch
 
-from app.charlm.network import CharNetwork, NetworkConfig
+from app.charlm.corpus.windows import CorpusFormat
+from app.charlm.network import CharNetwork
+from app.charlm.network_config import NetworkConfig
 from app.charlm.scoring import Calibration
 from app.charlm.vocabulary import Vocabulary
-from app.charlm.windows import CorpusFormat
-from app.store.artifact import Artifact, Precision
+from app.store.artifact import Artifact
+from app.store.card import WeightDtype
 
 
 def tiny_artifact(
     *,
     seed: int = 1,
     characters: str = "abc",
-    precision: Precision = "float32",
+    precision: WeightDtype = "float32",
     config: NetworkConfig | None = None,
     format: CorpusFormat = "lines",
     **fields: Any,

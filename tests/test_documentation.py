@@ -19,10 +19,11 @@ import pytest
 import typer.main
 from fastapi.testclient import TestClient
 
+from app import validation
 from app.cli import app as command_line
 from app.main import create_app
 from app.settings import Settings
-from app.web import problems
+from app.web.http import problems
 from tests.routes import routes as every_route
 
 ROOT = Path(__file__).parent.parent
@@ -129,9 +130,8 @@ def test_the_makefile_helps_with_every_target() -> None:
 
 
 def subcommands() -> dict[str, Any]:
-    commands: dict[str, Any] = vars(typer.main.get_command(command_line))["commands"]
-    assert commands
-    return commands
+    group: Any = typer.main.get_command(command_line)
+    return {name: group.get_command(None, name) for name in group.list_commands(None)}
 
 
 def options(command: Any) -> set[str]:
@@ -176,7 +176,7 @@ NOT_ANSWERED = {
 def test_every_code_of_an_error_is_told() -> None:
     sources = "\n".join(path.read_text() for path in (ROOT / "app").rglob("*.py"))
     raised = set(re.findall(r"""\bcode ?= ?"([a-z_]+)\"""", sources))
-    raised |= set(problems._CODES.values()) | {code for _, code, _ in problems._ROUTER.values()}
+    raised |= validation.CODES | {code for _, code, _ in problems._ROUTER.values()}
     rows = re.findall(r"^\| \d{3} \| (`[a-z_]+`[,:;].*|`[a-z_]+`) \|$", HTTP_PAGE.read_text(), re.M)
     told = set(re.findall(r"`([a-z_]+)`", " ".join(rows))) - {"strict"}
     assert told == raised - NOT_ANSWERED

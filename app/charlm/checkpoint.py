@@ -13,8 +13,8 @@ from typing import Any
 
 from torch import Tensor
 
-from app.charlm.schedule import Plan
-from app.errors import InvalidInput
+from ..errors import InvalidInput
+from .schedule import Plan
 
 _GROUPS = ("weights", "optimizer", "best_weights")
 

@@ -22,16 +22,17 @@ from typing import Any, Final, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from app.charlm import stepping
-from app.charlm.blocks import GROUP, LANES
-from app.charlm.cells import CELLS
-from app.charlm.kernels import padded, room_for
-from app.charlm.network import CharNetwork
-from app.charlm.packing import pack_network
-from app.charlm.sampling import Sampling
-from app.charlm.tiles import CONFIGURATION
-from app.charlm.workers import ALONE, Workers
-from app.errors import InvalidInput
+from ..errors import InvalidInput
+from .kernels import stepping
+from .kernels.amx import CONFIGURATION
+from .kernels.cells import kernel_number
+from .kernels.llvm import LANES
+from .kernels.products import padded, room_for
+from .kernels.vectors import GROUP
+from .network import CharNetwork
+from .packing import pack_network
+from .sampling import Sampling
+from .workers import ALONE, Workers
 
 Precision = Literal["float32", "int8"]
 PRECISIONS: Final[tuple[Precision, ...]] = ("float32", "int8")
@@ -94,13 +95,13 @@ class Decoder:
         weights: stepping.Weights,
         *,
         precision: Precision,
-        cell: int,
+        kernel: int,
         units: int,
         state_size: int,
         symbols: int,
     ) -> None:
         self._weights = weights
-        self._cell = cell
+        self._kernel = kernel
         self.precision = precision
         self.hidden_size = units
         self.state_size = state_size
@@ -111,21 +112,21 @@ class Decoder:
     def from_network(cls, network: CharNetwork, precision: Precision) -> Decoder:
         """Pack a network.
 
-        Raises InvalidInput for int8 with relu, whose hidden state has no fixed
-        range to round in.
+        Raises InvalidInput for int8 where the hidden state has no fixed range to
+        round in (relu).
         """
         config = network.config
-        cell = f"rnn_{config.activation}" if config.cell == "rnn" else config.cell
-        integers = precision == "int8"
-        if integers and cell == "rnn_relu":
+        cell, integers = config.descriptor, precision == "int8"
+        if integers and not cell.bounded:
             raise InvalidInput(
-                "a relu network is served in float32 only: its state has no fixed range.",
+                f"a {cell.activation} network is served in float32 only: its state has no fixed "
+                "range.",
                 param="precision",
             )
         return cls(
             pack_network(network, integers=integers),
             precision=precision,
-            cell=CELLS.index(cell),
+            kernel=kernel_number(cell),
             units=config.hidden_size,
             state_size=config.state_size,
             symbols=network.symbols,
@@ -185,7 +186,7 @@ class Decoder:
 
         def work(a: int, z: int) -> None:
             stepping.read(
-                self._weights, self._scratch(z - a, longest), self._cell, self.hidden_size,
+                self._weights, self._scratch(z - a, longest), self._kernel, self.hidden_size,
                 self.symbols, ids[a:z], lengths[a:z], state_BLS, places[a:z], goals[a:z],
                 logprobs[a:z], ranks[a:z], tops[a:z], top_logprobs[a:z],
             )  # fmt: skip
@@ -193,17 +194,6 @@ class Decoder:
         workers.run(work, shares)
         back = np.argsort(order) if wanted else np.zeros(0, dtype=np.int64)
         return Reading(logprobs[back], ranks[back], tops[back], top_logprobs[back])
-
-    def logits(self, ids_B: NDArray[np.integer[Any]], state_BLS: Floats) -> Floats:
-        """Read one symbol on every row; the logits [B, V] of the next."""
-        rows = len(ids_B)
-        scratch = self._scratch(rows)
-        stepping.step(
-            self._weights, scratch, self._cell, self.hidden_size, ids_B.astype(np.int32),
-            state_BLS, np.arange(rows), rows, True,
-        )  # fmt: skip
-        logits: Floats = scratch.logits_BV[:rows, : self.symbols]
-        return logits
 
     def write(
         self,
@@ -241,7 +231,7 @@ class Decoder:
 
         def work(a: int, z: int) -> None:
             stepping.write(
-                self._weights, self._scratch(z - a), self._cell, self.hidden_size, symbols,
+                self._weights, self._scratch(z - a), self._kernel, self.hidden_size, symbols,
                 state_BLS, slots[a:z], current[a:z], most[a:z], positions[a:z], integers[a:z],
                 floats[a:z], counts[a:z], biases[a:z], drawn[a:z], logprobs[a:z], tops[a:z],
                 top_logprobs[a:z],

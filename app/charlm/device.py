@@ -6,7 +6,7 @@ from typing import Literal
 
 import torch
 
-from app.errors import InvalidInput
+from ..errors import InvalidInput
 
 DeviceName = Literal["auto", "cpu", "cuda", "mps"]
 

@@ -15,9 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from app.charlm.network import CharNetwork
-from app.charlm.schedule import LossName, TrainingConfig
-from app.charlm.windows import IGNORED
+from .corpus.windows import IGNORED
+from .network import CharNetwork
+from .schedule import LossName, TrainingConfig
 
 _BETAS: Final = (0.9, 0.99)
 

@@ -16,10 +16,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from app.charlm import stepping
-from app.charlm.blocks import GROUP, LANES
-from app.charlm.kernels import PackedMatrix, pack, padded
-from app.charlm.network import CharNetwork
+from .kernels import stepping
+from .kernels.llvm import LANES
+from .kernels.products import PackedMatrix, pack, padded
+from .kernels.vectors import GROUP
+from .network import CharNetwork
 
 Floats = NDArray[np.float32]
 

@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final, NamedTuple
 
-from app.charlm.decoder import PRECISIONS, Decoder, Precision
-from app.charlm.network import CharNetwork
-from app.charlm.scoring import Ids, batches, score
+from .decoder import PRECISIONS, Decoder, Precision
+from .network import CharNetwork
+from .scoring import batches, score
+from .vocabulary import Ids
 
 TOLERANCE: Final = 0.001
+"""The share by which int8 may be worse and is chosen all the same."""
+
 _SYMBOLS: Final = 20_000
-_PIECE: Final = 1_000
+_PIECE: Final = 1_000  # symbols of one record that are enough
 
 
 class Comparison(NamedTuple):
@@ -28,7 +31,7 @@ def compare_precisions(
 
     int8 is chosen when its bits per character are within 0.1 % of float32's.
     """
-    if network.config.cell == "rnn" and network.config.activation == "relu":
+    if not network.config.descriptor.bounded:
         return Comparison("float32", None)
     sample: list[Ids] = []
     for record in records:

@@ -7,10 +7,11 @@ recorded plan is given instead.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Final, Literal
+from typing import Final, Literal, get_args
 
-from app.errors import InvalidInput
+from .bounds import Bound, check_bounds, out_of_range
 
 OptimizerName = Literal["sgd", "adam", "adamw"]
 LossName = Literal["cross_entropy", "squared_error"]
@@ -28,6 +29,23 @@ the number of steps is known does not depend on it.
 
 _CORRECTED_AT: Final = (0.2, 0.4, 0.6, 0.8, 0.9, 0.95, 0.98)
 _STEPS_BELIEVED: Final = 5  # measured before a correction is made, also after resuming
+
+
+TRAINING_BOUNDS: Final[Mapping[str, Bound]] = {
+    "budget_seconds": Bound(0.001, 30 * 86_400.0),  # a month
+    "max_epochs": Bound(1, 1_000_000),
+    "max_steps": Bound(1, 1_000_000_000),
+    "batch_size": Bound(1, 65_536),
+    "window": Bound(1, 65_536),
+    "learning_rate": Bound(1e-9, 100.0),
+    "weight_decay": Bound(0.0, 10.0),
+    "warmup_steps": Bound(0, 1_000_000),
+    "clip_norm": Bound(1e-9, 1e9),
+    "patience": Bound(1, 1_000_000),
+    "evaluations": Bound(1, 100_000),
+    "evaluation_characters": Bound(1, 10**12),
+    "seed": Bound(0, 2**53),  # what every JSON reader keeps exactly
+}
 
 
 @dataclass(frozen=True)
@@ -61,35 +79,16 @@ class TrainingConfig:
 
     def __post_init__(self) -> None:
         limits = (self.budget_seconds, self.max_epochs, self.max_steps, self.plan or None)
-        _require(
-            any(limit is not None for limit in limits),
-            "budget_seconds",
-            "given, or max_epochs or max_steps",
-        )
-        for name, least, most in (
-            ("budget_seconds", 1e-3, 30 * 86_400.0),
-            ("max_epochs", 1, 1_000_000),
-            ("max_steps", 1, 1_000_000_000),
-            ("batch_size", 1, 65_536),
-            ("window", 1, 65_536),
-            ("learning_rate", 1e-9, 100.0),
-            ("weight_decay", 0.0, 10.0),
-            ("warmup_steps", 0, 1_000_000),
-            ("clip_norm", 1e-9, 1e9),
-            ("patience", 1, 1_000_000),
-            ("evaluations", 1, 100_000),
-            ("evaluation_characters", 1, 10**12),
-            ("seed", 0, 2**63 - 1),
-        ):
-            value = getattr(self, name)
-            if value is not None:
-                _require(least <= value <= most, name, f"from {least:g} to {most:g}")
+        if all(limit is None for limit in limits):
+            raise out_of_range("training.budget_seconds", "given, or max_epochs or max_steps")
+        check_bounds(self, TRAINING_BOUNDS, group="training.")
         for name, choices in (
-            ("optimizer", ("sgd", "adam", "adamw")),
-            ("loss", ("cross_entropy", "squared_error")),
-            ("schedule", ("linear", "constant")),
+            ("optimizer", OptimizerName),
+            ("loss", LossName),
+            ("schedule", ScheduleName),
         ):
-            _require(getattr(self, name) in choices, name, "one of " + ", ".join(choices))
+            if getattr(self, name) not in get_args(choices):
+                raise out_of_range(f"training.{name}", f"one of {', '.join(get_args(choices))}")
 
     def planned_steps(self, step: int) -> int | None:
         """The number of steps that the plan foresees at ``step``; None while unknown."""
@@ -109,13 +108,6 @@ class TrainingConfig:
         if self.schedule == "linear" and steps:
             rate *= max(0.0, min(1.0, (steps - step) / ((1 - HELD) * steps)))
         return rate
-
-
-def _require(holds: bool, field: str, expected: str) -> None:
-    if not holds:
-        raise InvalidInput(
-            f"training.{field} must be {expected}.", param=f"training.{field}", code="out_of_range"
-        )
 
 
 @dataclass

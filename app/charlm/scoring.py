@@ -13,15 +13,13 @@ from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from app.charlm.decoder import Decoder
-from app.charlm.vocabulary import BOUNDARY
-
-Ids = NDArray[np.integer[Any]]
+from .decoder import Decoder
+from .vocabulary import BOUNDARY, Ids
 
 ROWS_AT_ONCE: Final = 64
 _CHUNK: Final = 512

@@ -20,19 +20,15 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from app.charlm.checkpoint import Checkpoint
-from app.charlm.corpus import Corpus
-from app.charlm.measures import Measures, evaluate
-from app.charlm.network import CharNetwork
-from app.charlm.optimisation import (
-    LOSSES,
-    make_optimizer,
-    optimizer_tensors,
-    restore_optimizer,
-)
-from app.charlm.schedule import Pace, TrainingConfig, with_plan
-from app.charlm.windows import Window, Windows
-from app.errors import TrainingFailed
+from ..errors import TrainingFailed
+from .checkpoint import Checkpoint
+from .corpus import Corpus
+from .corpus.windows import Window, Windows
+from .evaluation import evaluate
+from .measures import Measures
+from .network import CharNetwork
+from .optimisation import LOSSES, make_optimizer, optimizer_tensors, restore_optimizer
+from .schedule import Pace, TrainingConfig, with_plan
 
 _EVALUATION_ROWS = 32
 _EVALUATING = 0.2  # the share of a budget that evaluations may take

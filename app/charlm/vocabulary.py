@@ -11,10 +11,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
+
+Ids = NDArray[np.integer[Any]]
+"""Symbols by their numbers, in whatever integer type is small enough."""
 
 UNKNOWN: Final = 0
 BOUNDARY: Final = 1

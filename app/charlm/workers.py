@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import accumulate, pairwise
 from typing import Final
 
-from app.charlm.tiles import CONFIGURATION, TILE_ROWS
+from .kernels.amx import CONFIGURATION, TILE_ROWS
 
 LEAST_ROWS: Final = TILE_ROWS if len(CONFIGURATION) else 4
 """Rows a thread must get: fewer cost about the same together, for the weights are read once

@@ -1,34 +1,62 @@
-"""The ``charloom`` command: one file a subcommand, all of them registered here."""
+"""The ``charloom`` command: one file a subcommand, loaded when it is called.
+
+A subcommand's file imports what it needs, torch among it; this one must not, so that
+``--help`` answers at once. The line of help beside each name is the first line of its
+function's docstring; a test holds them together.
+"""
 
 from __future__ import annotations
 
 import sys
-from importlib import metadata
-from typing import Annotated
+from importlib import import_module, metadata
+from typing import Annotated, Any, Final
 
 import typer
+from typer.core import TyperGroup
 
-from app.cli import bench, console, doctor, generate, jobs, models, score, serve, train
-from app.errors import CharloomError
+from ..errors import CharloomError
 
 __all__ = ["app", "main"]
 
+#: Subcommand -> its line of help; its file has the same name.
+COMMANDS: Final = {
+    "serve": "Serve the models over HTTP.",
+    "train": "Train on a text file and publish the model.",
+    "generate": "Write new text.",
+    "score": "Say how unusual each line is.",
+    "models": "List the models: what they are, how good, how big.",
+    "jobs": "List, watch and steer training jobs.",
+    "doctor": "Check the installation and print every setting in force.",
+    "bench": "Measure a model's speed beside the plain loop over nn.LSTM.",
+}
+
+
+class _Commands(TyperGroup):
+    """Knows every subcommand by name, and loads the one that is asked for."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        if cmd_name not in COMMANDS:
+            return None
+        module = import_module(f"{__name__}.{cmd_name}")
+        return typer.main.get_command(module.app)
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
 app = typer.Typer(
     name="charloom",
+    cls=_Commands,
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     help="Train, store and serve character-level recurrent language models.",
 )
-app.command()(serve.serve)
-app.command()(train.train)
-app.command()(generate.generate)
-app.command()(score.score)
-app.command()(models.models)
-app.add_typer(jobs.app)
-app.command()(doctor.doctor)
-app.command()(bench.bench)
 
 
 @app.callback(invoke_without_command=True)
@@ -45,7 +73,8 @@ def main() -> None:
     try:
         app()
     except CharloomError as error:
-        console.complain(error)
+        colour = typer.colors.RED if sys.stderr.isatty() else None
+        typer.secho(f"charloom: {error.message}", fg=colour, err=True)
         sys.exit(1)
     except BrokenPipeError:  # as in `charloom generate names | head`
         sys.stderr.close()

@@ -14,12 +14,15 @@ import torch
 import typer
 from rich.table import Table
 
-from app.charlm.decoder import PRECISIONS, Precision
-from app.charlm.network import Cell, CharNetwork, NetworkConfig
-from app.cli import console
-from app.cli.sources import registry
-from app.engine.bench import ROWS, Result, measure
-from app.errors import InvalidInput
+from ..charlm.cells import Cell
+from ..charlm.decoder import PRECISIONS, Precision
+from ..charlm.network import CharNetwork
+from ..charlm.network_config import NetworkConfig
+from ..engine.bench import ROWS, Result, measure
+from ..errors import InvalidInput
+from ..wiring.full import FullInstallation
+from . import console
+from .options import AsJson, command
 
 _SYMBOLS = 100
 _COLUMNS = ("", "rows", "threads", "engine", "plain loop", "times", "floor", "reached")
@@ -38,9 +41,9 @@ def bench(
         float, typer.Option(help="Time of one round; a figure is a median of three.", min=0.01)
     ] = 0.3,
     precision: Annotated[str | None, typer.Option(help="int8 or float32.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="As JSON, for programs.")] = False,
+    as_json: AsJson = False,
 ) -> None:
-    """Measure a model's speed beside the plain loop over nn.LSTM and the machine's floors.
+    """Measure a model's speed beside the plain loop over nn.LSTM.
 
     Characters a second, writing and scoring. Floors: how fast the weights can be
     read (few rows) and multiplied (many rows).
@@ -82,8 +85,10 @@ def _network(model: str | None, shape: str | None) -> tuple[CharNetwork, Precisi
     if (model is None) == (shape is None):
         raise InvalidInput("Name a model, or a --shape as lstm:2x512.", param="model")
     if model is not None:
-        with registry(console.settings()) as local:
-            artifact = local.open(local.resolve(model))
+        with FullInstallation(console.settings()) as installation:
+            registry = installation.registry
+            registry.synchronise()
+            artifact = registry.open(registry.resolve(model))
         return artifact.network(), artifact.card.serving_precision
     found = re.fullmatch(r"(\w+):(\d{1,2})x(\d{1,5})", shape or "")
     if found is None or found[1] not in get_args(Cell):
@@ -129,3 +134,6 @@ def _table(results: Iterable[Result]) -> Table:
             f"{each.share_of_floor:.0%}",
         )
     return table
+
+
+app = command(bench)

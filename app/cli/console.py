@@ -1,4 +1,4 @@
-"""What the commands share: settings, errors, durations, the terminal."""
+"""What the commands share: settings, durations, the terminal."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table
 
-from app.errors import CharloomError, InvalidInput
-from app.settings import Settings
+from ..errors import InvalidInput
+from ..settings import Settings
+from ..validation import complaint
 
 out: Final = Console(highlight=False, soft_wrap=True)
 err: Final = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -26,14 +27,9 @@ def settings() -> Settings:
     try:
         return Settings()
     except ValidationError as error:
-        first = error.errors()[0]
-        name = "CHARLOOM_" + ".".join(map(str, first["loc"])).upper()
-        raise InvalidInput(f"{name}: {first['msg']}.", param=name) from error
-
-
-def complain(error: CharloomError) -> None:
-    """One line on standard error."""
-    err.print(f"charloom: {error.message}", style="red" if err.is_terminal else None, markup=False)
+        first = complaint(error)
+        name = f"CHARLOOM_{first.field.upper()}"
+        raise InvalidInput(f"{first.sentence(name)}.", param=name, code=first.code) from error
 
 
 def duration(text: str) -> float:

@@ -14,15 +14,14 @@ from pathlib import Path
 import torch
 import typer
 
-from app.charlm.blocks import HAS_VNNI
-from app.charlm.device import pick_device
-from app.charlm.tiles import CONFIGURATION
-from app.cli import console
-from app.database.session import Database
-from app.errors import CharloomError, StorageFailed
-from app.registry import Registry
-from app.settings import Settings
-from app.store.blobs import BlobStore
+from ..charlm.device import pick_device
+from ..charlm.kernels.amx import CONFIGURATION
+from ..charlm.kernels.vectors import HAS_VNNI
+from ..errors import CharloomError, StorageFailed
+from ..settings import Settings
+from ..wiring.installation import Installation
+from . import console
+from .options import command
 
 _LIBRARIES = ("charloom", "torch", "numba", "numpy", "fastapi", "sqlalchemy")
 
@@ -38,13 +37,14 @@ def doctor() -> None:
         value = _without_password(str(getattr(settings, field)))
         console.out.print(f"  CHARLOOM_{field.upper():<22} {value}", markup=False)
     console.out.print("Checks")
-    checks = (
-        ("database", lambda: _database(settings)),
-        ("models", lambda: _models(settings)),
-        ("data folder", lambda: _room(settings)),
-        ("address", lambda: _address(settings)),
-    )
-    passed = [_passes(name, check) for name, check in checks]  # all of them, to the last
+    with Installation(settings) as installation:
+        checks = (
+            ("database", lambda: _database(installation)),
+            ("models", lambda: _models(installation)),
+            ("data folder", lambda: _room(settings)),
+            ("address", lambda: _address(settings)),
+        )
+        passed = [_passes(name, check) for name, check in checks]  # all of them, to the last
     if not all(passed):
         raise typer.Exit(1)
 
@@ -77,27 +77,17 @@ def _passes(name: str, check: Callable[[], str]) -> bool:
     return True
 
 
-def _database(settings: Settings) -> str:
-    database = Database(settings.resolved_database_url)
-    try:
-        database.migrate()
-        return database.describe()
-    finally:
-        database.close()
+def _database(installation: Installation) -> str:
+    return installation.database.describe()
 
 
-def _models(settings: Settings) -> str:
-    database = Database(settings.resolved_database_url)
-    try:
-        local = Registry(database, BlobStore(settings.models_dir))
-        report = local.synchronise()
-        if report.damaged:
-            key, reason = next(iter(report.damaged.items()))
-            raise StorageFailed(f"{key}: {reason}")
-        names = ", ".join(each.id for each in local.list())
-        return f"{settings.models_dir}: {names or 'none yet'}"
-    finally:
-        database.close()
+def _models(installation: Installation) -> str:
+    report = installation.index.synchronise()
+    if report.damaged:
+        key, reason = next(iter(report.damaged.items()))
+        raise StorageFailed(f"{key}: {reason}")
+    names = ", ".join(each.id for each in installation.index.list())
+    return f"{installation.settings.models_url}: {names or 'none yet'}"
 
 
 def _room(settings: Settings) -> str:
@@ -113,3 +103,6 @@ def _address(settings: Settings) -> str:
             f"{settings.host} is open to a network and there is no CHARLOOM_API_KEY."
         )
     return f"{settings.host} port {settings.port}"
+
+
+app = command(doctor)

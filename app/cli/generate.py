@@ -7,29 +7,36 @@ from typing import Annotated
 
 import typer
 
-from app.cli import console
-from app.cli.sources import source
+from ..charlm.sampling import SAMPLING_BOUNDS
+from ..engine.sequence import MOST_CHOICES, MOST_SYMBOLS
+from . import console
+from .options import Url, command, within
+from .texts import texts_of
 
 
 def generate(
     name: Annotated[str, typer.Argument(help="A model: name, name@version or name@alias.")],
     prompt: Annotated[str, typer.Option(help="What comes before.")] = "",
-    count: Annotated[int, typer.Option("--count", "-n", min=1, max=128, help="How many.")] = 1,
+    count: Annotated[
+        int, typer.Option("--count", "-n", min=1, max=MOST_CHOICES, help="How many.")
+    ] = 1,
     max_tokens: Annotated[
-        int, typer.Option(min=1, max=100_000, help="Characters at most, each.")
+        int, typer.Option(min=1, max=MOST_SYMBOLS, help="Characters at most, each.")
     ] = 256,
     temperature: Annotated[
-        float, typer.Option(min=0, max=5, help="0 takes the likeliest; 1 is the network's own.")
+        float,
+        within(SAMPLING_BOUNDS["temperature"], "0 takes the likeliest; 1 is the network's own."),
     ] = 1.0,
-    top_k: Annotated[int, typer.Option(min=0, help="Only the k likeliest; 0 is off.")] = 0,
-    top_p: Annotated[float, typer.Option(min=0, max=1, help="Only the likeliest p of all.")] = 1.0,
+    top_k: Annotated[int, within(SAMPLING_BOUNDS["top_k"], "Only the k likeliest; 0 is off.")] = 0,
+    top_p: Annotated[float, within(SAMPLING_BOUNDS["top_p"], "Only the likeliest p of all.")] = 1.0,
     min_p: Annotated[
-        float, typer.Option(min=0, max=1, help="Only those at least so likely, beside the first.")
+        float,
+        within(SAMPLING_BOUNDS["min_p"], "Only those at least so likely, beside the first."),
     ] = 0.0,
     seed: Annotated[
-        int | None, typer.Option(min=0, help="The same seed gives the same text.")
+        int | None, within(SAMPLING_BOUNDS["seed"], "The same seed gives the same text.")
     ] = None,
-    url: Annotated[str | None, typer.Option(help="A server, instead of the local store.")] = None,
+    url: Url = None,
 ) -> None:
     """Write new text: a line each from a line model, a passage from a text model."""
     body = {
@@ -42,6 +49,9 @@ def generate(
         "min_p": min_p,
         "seed": secrets.randbelow(1 << 53) if seed is None else seed,
     }
-    with source(url, console.settings()) as models:
-        for text in models.generate(name, body):
+    with texts_of(url, console.settings()) as texts:
+        for text in texts.generate(name, body):
             console.write(f"{prompt}{text}\n")
+
+
+app = command(generate)

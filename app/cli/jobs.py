@@ -6,7 +6,6 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Annotated, Any, Final
 
 import typer
@@ -14,22 +13,23 @@ from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Column, Table
 
-from app.charlm.windows import CorpusFormat
-from app.cli import console
-from app.cli.job_sources import JobSource, job_source
-from app.errors import NotFound
+from ..errors import NotFound
+from ..jobs.states import FINAL
+from . import console
+from .job_sources import JobSource, job_source
+from .options import AsJson, Url
 
 app = typer.Typer(
     name="jobs",
     rich_markup_mode=None,
     help="List, watch and steer training jobs. A server trains them: charloom serve.",
+    add_completion=False,
+    pretty_exceptions_enable=False,
 )
 
 _LOOK_SECONDS: Final = 0.5
 _LINE_SECONDS: Final = 10.0  # between lines, where there is no terminal
-_FINAL: Final = frozenset({"succeeded", "failed", "cancelled"})
 
-Url = Annotated[str | None, typer.Option(help="A server, instead of the local database.")]
 Id = Annotated[str, typer.Argument(help="A job's id.")]
 Show = Callable[[dict[str, Any]], None]
 
@@ -47,7 +47,7 @@ def jobs(context: typer.Context, url: Url = None) -> None:
 def list_jobs(
     state: Annotated[str | None, typer.Option(help="Only those: running, queued, …")] = None,
     limit: Annotated[int, typer.Option(min=1, max=100)] = 20,
-    as_json: Annotated[bool, typer.Option("--json", help="As JSON, for programs.")] = False,
+    as_json: AsJson = False,
     url: Url = None,
 ) -> None:
     """List jobs, newest first."""
@@ -118,26 +118,6 @@ def delete(id: Id, url: Url = None) -> None:
     console.out.print(f"{id} is deleted")
 
 
-def submit(
-    file: Path, document: dict[str, Any], format: CorpusFormat | None, url: str | None
-) -> None:
-    """Make a dataset of ``file``, queue a job for it and say how to follow it."""
-    with job_source(url, console.settings()) as found:
-        dataset = found.upload(file, format)
-        for warning in dataset["warnings"]:
-            console.err.print(f"note: {warning}", markup=False)
-        job = found.submit({**document, "dataset": dataset["id"]})
-    for each in job["chosen"]:
-        console.err.print(
-            f"  {each['name']:<14} {each['value']:<18} {each['reason']}", markup=False
-        )
-    console.out.print(job["id"])
-    where = f" --url {url}" if url else ""
-    if not url:
-        console.err.print("A server that shares this data folder trains it: charloom serve.")
-    console.err.print(f"next: charloom jobs watch {job['id']}{where}", markup=False)
-
-
 def _newest(found: JobSource) -> str:
     listed = found.listed(state=None, limit=1)
     if not listed:
@@ -161,7 +141,7 @@ def _watched(found: JobSource, id: str) -> dict[str, Any]:
                     _say(event)
                 last = events[-1]["id"]
             show(job)
-            if job["state"] in _FINAL:
+            if job["state"] in FINAL:
                 return job
             time.sleep(_LOOK_SECONDS)
 
@@ -184,7 +164,7 @@ def _display() -> Iterator[Show]:
         def show(job: dict[str, Any]) -> None:
             row = Table.grid(padding=(0, 1))
             done = 100 * (job["progress"] or {"fraction": 0.0})["fraction"]
-            row.add_row(ProgressBar(100, done, width=16), _told(job))
+            row.add_row(ProgressBar(100, done, width=16), _state_line(job))
             live.update(row)
 
         yield show
@@ -195,15 +175,15 @@ def _plain() -> Show:
 
     def show(job: dict[str, Any]) -> None:
         nonlocal last, before
-        told = _told(job)
-        if told != before and time.monotonic() - last >= _LINE_SECONDS:
-            last, before = time.monotonic(), told
-            console.err.print(told, markup=False)
+        line = _state_line(job)
+        if line != before and time.monotonic() - last >= _LINE_SECONDS:
+            last, before = time.monotonic(), line
+            console.err.print(line, markup=False)
 
     return show
 
 
-def _told(job: dict[str, Any]) -> str:
+def _state_line(job: dict[str, Any]) -> str:
     progress = job["progress"]
     if progress is None:
         return str(job["state"])
@@ -217,7 +197,7 @@ def _told(job: dict[str, Any]) -> str:
 
 def _row(job: dict[str, Any]) -> list[str]:
     progress = job["progress"] or {}
-    over = job["state"] in _FINAL
+    over = job["state"] in FINAL
     return [
         job["id"],
         job["model_version"] or job["model"],

@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import json
 import time
-from typing import Annotated, Any
+from typing import Any
 
-import typer
 from rich.table import Table
 
-from app.cli import console
-from app.cli.sources import source
+from ..rendering.models import model_object
+from ..wiring.installation import Installation
+from . import console
+from .options import AsJson, Url, command
+from .remote import connected, every
 
 
-def models(
-    as_json: Annotated[bool, typer.Option("--json", help="As JSON, for programs.")] = False,
-    url: Annotated[str | None, typer.Option(help="A server, instead of the local store.")] = None,
-) -> None:
+def models(as_json: AsJson = False, url: Url = None) -> None:
     """List the models: what they are, how good, how big."""
-    with source(url, console.settings()) as found:
-        listed = found.models()
+    listed = _local() if url is None else _remote(url)
     if as_json:
         console.write(json.dumps(listed, ensure_ascii=False, indent=2) + "\n")
         return
@@ -30,6 +28,18 @@ def models(
     for each in listed:
         table.add_row(*_row(each))
     console.show(table)
+
+
+def _local() -> list[dict[str, Any]]:
+    """Those of the local store, with what was copied into it by hand."""
+    with Installation(console.settings()) as installation:
+        installation.index.synchronise()
+        return [model_object(version) for version in installation.index.list()]
+
+
+def _remote(url: str) -> list[dict[str, Any]]:
+    with connected(url) as client:
+        return list(every(client, "/v1/models"))
 
 
 def _row(model: dict[str, Any]) -> list[str]:
@@ -44,3 +54,6 @@ def _row(model: dict[str, Any]) -> list[str]:
         f"{card['size_bytes'] / 1e6:.2f} MB",
         time.strftime("%Y-%m-%d", time.gmtime(card["created_at"])),
     ]
+
+
+app = command(models)

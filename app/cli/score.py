@@ -12,12 +12,13 @@ from typing import Annotated, Any, BinaryIO, Final
 import typer
 from rich.text import Text
 
-from app.cli import console
-from app.cli.sources import source
-from app.errors import InvalidInput, NotFound, StorageFailed
+from ..errors import InvalidInput, NotFound, StorageFailed
+from . import console
+from .options import AsJson, Url, command
+from .texts import texts_of
 
 _BOM: Final = b"\xef\xbb\xbf"
-#: Bits of surprise from which a character is shown so: of no account, noticeable, strange.
+#: Bits of surprise from which a character is shown in this style.
 _COLOURS: Final = ((12.0, "bold white on red"), (8.0, "black on yellow"), (5.0, "yellow"))
 
 
@@ -29,12 +30,13 @@ def score(
     per_character: Annotated[
         bool, typer.Option("--per-character", help="Show where: in colour, or as JSON.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="A JSON object a line.")] = False,
-    url: Annotated[str | None, typer.Option(help="A server, instead of the local store.")] = None,
+    as_json: AsJson = False,
+    url: Url = None,
 ) -> None:
-    """Percentile, bits per character and the line itself, for each line.
+    """Say how unusual each line is.
 
-    Percentile 99 says: of a hundred held-out records, 99 are less surprising.
+    Gives percentile, bits per character and the line itself. Percentile 99 says:
+    of a hundred held-out records, 99 are less surprising.
     """
     kept: list[str] = []
 
@@ -46,13 +48,13 @@ def score(
     as_json = as_json or (per_character and not console.out.is_terminal)
     if not as_json:
         console.err.print("percentile  bits/char  text", style="dim")
-    with source(url, console.settings()) as models:
-        for place, fields in enumerate(models.score(name, lines(), details=per_character)):
+    with texts_of(url, console.settings()) as texts:
+        for place, fields in enumerate(texts.score(name, lines(), details=per_character)):
             # Records wait here only as long as they are being scored.
             text, kept[place] = kept[place], ""
             if as_json:
-                told = {key: value for key, value in fields.items() if value is not None}
-                console.write(json.dumps({"text": text, **told}, ensure_ascii=False) + "\n")
+                known = {key: value for key, value in fields.items() if value is not None}
+                console.write(json.dumps({"text": text, **known}, ensure_ascii=False) + "\n")
             else:
                 console.out.print(_line(text, fields))
 
@@ -97,3 +99,6 @@ def _decoded(stream: BinaryIO, where: str) -> Iterator[str]:
                 f"{where}, line {number}: byte {error.start} is not UTF-8; convert the file first.",
                 param="file",
             ) from error
+
+
+app = command(score)

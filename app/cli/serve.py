@@ -7,8 +7,9 @@ from typing import Annotated
 
 import typer
 
-from app.cli import console
-from app.web import server
+from ..web.http import server
+from . import console
+from .options import command
 
 
 def serve(
@@ -16,8 +17,14 @@ def serve(
     port: Annotated[int | None, typer.Option(help="Port to listen on; 0 picks one.")] = None,
     reload: Annotated[bool, typer.Option(help="Start again when the code changes.")] = False,
 ) -> None:
-    """Serve the models over HTTP. Every setting is an environment variable, CHARLOOM_…"""
+    """Serve the models over HTTP.
+
+    Every setting is an environment variable, CHARLOOM_…
+    """
     for name, value in (("HOST", host), ("PORT", port)):
         if value is not None:
             os.environ[f"CHARLOOM_{name}"] = str(value)
     server.serve(console.settings(), reload=reload)
+
+
+app = command(serve)

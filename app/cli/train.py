@@ -7,6 +7,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -17,25 +18,33 @@ from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 
-from app.charlm.device import DeviceName
-from app.charlm.network import Cell
-from app.charlm.training import Progress
-from app.charlm.windows import CorpusFormat
-from app.cli import console, jobs
-from app.cli.interrupt import Interrupt, interruptible
-from app.cli.sources import registry
-from app.errors import StorageFailed
-from app.jobs.training_run import Run, Wishes, plan
-from app.registry import ModelVersion, Registry
-from app.settings import Settings
-from app.store.artifact import Artifact, chunks
-from app.store.blobs import explained
-from app.store.card import Lineage
-from app.store.layout import SUFFIX, checked_name
+from ..catalog.model_rows import ModelVersion
+from ..catalog.models import Registry
+from ..charlm.cells import Cell
+from ..charlm.corpus.windows import FRACTION_BOUNDS, CorpusFormat
+from ..charlm.device import DeviceName, pick_device
+from ..charlm.network_config import NETWORK_BOUNDS
+from ..charlm.schedule import TRAINING_BOUNDS
+from ..charlm.speed import measure_speed
+from ..charlm.training import Progress
+from ..errors import StorageFailed
+from ..rendering.choices import choice_line, choice_objects
+from ..settings import Settings
+from ..store.artifact import Artifact, chunks
+from ..store.blobs import explained
+from ..store.card import Lineage
+from ..store.layout import SUFFIX, checked_name
+from ..training.planning import TrainingPlan, Wishes, plan_training
+from ..training.prepare import Profile, prepare
+from ..training.trainer import Trainer
+from ..wiring.full import FullInstallation
+from . import console
+from .interrupt import Interrupt, interruptible
+from .options import command, within
+from .submitting import submit
 
 _SAMPLE_SECONDS: Final = 15.0
 _LINE_SECONDS: Final = 10.0  # between lines, where there is no terminal
-_MOST_SEED: Final = 2**63 - 1
 
 
 class Interrupted(StrEnum):
@@ -58,13 +67,13 @@ def train(
         typer.Option(help="lines: a record a line; text: one running text. Default: guessed."),
     ] = None,
     cell: Annotated[Cell | None, typer.Option(help="Kind of network.")] = None,
-    layers: Annotated[int | None, typer.Option(min=1, max=15)] = None,
-    hidden_size: Annotated[int | None, typer.Option(min=1, max=8192)] = None,
-    dropout: Annotated[float | None, typer.Option(min=0, max=0.95)] = None,
-    learning_rate: Annotated[float | None, typer.Option(min=1e-9, max=100)] = None,
-    validation_fraction: Annotated[float, typer.Option(min=0.001, max=0.5)] = 0.05,
-    test_fraction: Annotated[float, typer.Option(min=0, max=0.5)] = 0.05,
-    seed: Annotated[int, typer.Option(min=0, max=_MOST_SEED)] = 1,
+    layers: Annotated[int | None, within(NETWORK_BOUNDS["layers"])] = None,
+    hidden_size: Annotated[int | None, within(NETWORK_BOUNDS["hidden_size"])] = None,
+    dropout: Annotated[float | None, within(NETWORK_BOUNDS["dropout"])] = None,
+    learning_rate: Annotated[float | None, within(TRAINING_BOUNDS["learning_rate"])] = None,
+    validation_fraction: Annotated[float, within(FRACTION_BOUNDS["validation_fraction"])] = 0.05,
+    test_fraction: Annotated[float, within(FRACTION_BOUNDS["test_fraction"])] = 0.05,
+    seed: Annotated[int, within(TRAINING_BOUNDS["seed"])] = 1,
     device: Annotated[DeviceName, typer.Option(help="Where to train.")] = "auto",
     base_model: Annotated[
         str | None, typer.Option(help="Start from this published model's weights.")
@@ -88,43 +97,90 @@ def train(
     Everything that is not said is chosen from the text's size and the budget.
     """
     checked_name(name)
-    settings = console.settings()
-    torch.set_num_threads(settings.threads)
-    network = {"cell": cell, "layers": layers, "hidden_size": hidden_size,
-               "dropout": dropout}  # fmt: skip
-    training = {"budget_seconds": budget, "learning_rate": learning_rate}
+    wishes = Wishes(
+        network={"cell": cell, "layers": layers, "hidden_size": hidden_size, "dropout": dropout},
+        training={"budget_seconds": budget, "learning_rate": learning_rate},
+        validation_fraction=validation_fraction,
+        test_fraction=test_fraction,
+        seed=seed,
+    )
+    origin = Origin(base_model, corpus)
     if detach:
         if device != "auto":
             raise typer.BadParameter("does not go with --detach.", param_hint="--device")
-        training |= {"validation_fraction": validation_fraction, "test_fraction": test_fraction,
-                     "seed": seed}  # fmt: skip
-        asked = {"model": name, "network": network, "training": _given(training),
-                 "base_model": base_model, "tags": _given({"corpus": corpus})}  # fmt: skip
-        jobs.submit(file, asked, format, url)
-        return
-    if url is not None:
+        submit(file, _document(name, wishes, origin), format, url, console.settings())
+    elif url is not None:
         raise typer.BadParameter("goes with --detach only.", param_hint="--url")
-    wishes = Wishes(
-        format=format,
-        validation_fraction=validation_fraction,
-        test_fraction=test_fraction,
-        network=_given(network),
-        training=_given(training),
-        device=device,
-        seed=seed,
-    )
-    with registry(settings) as local:
-        base = local.open(local.resolve(base_model)) if base_model else None
-        run = plan(file, wishes, scratch=_scratch(settings), base=base)
-        _explain(run)
+    else:
+        _train_here(file, name, format, wishes, origin, pick_device(device), on_interrupt)
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a training comes from."""
+
+    base_model: str | None
+    corpus: str | None
+
+
+def _document(name: str, wishes: Wishes, origin: Origin) -> dict[str, Any]:
+    """The job that asks for the same."""
+    training = {
+        **wishes.training,
+        "validation_fraction": wishes.validation_fraction,
+        "test_fraction": wishes.test_fraction,
+        "seed": wishes.seed,
+    }
+    tags = {} if origin.corpus is None else {"corpus": origin.corpus}
+    return {
+        "model": name,
+        "network": wishes.network,
+        "training": {key: value for key, value in training.items() if value is not None},
+        "base_model": origin.base_model,
+        "tags": tags,
+    }
+
+
+def _train_here(
+    file: Path,
+    name: str,
+    format: CorpusFormat | None,
+    wishes: Wishes,
+    origin: Origin,
+    device: torch.device,
+    on_interrupt: Interrupted,
+) -> None:
+    """Prepare, plan, run, publish."""
+    settings = console.settings()
+    torch.set_num_threads(settings.threads)
+    with FullInstallation(settings) as installation:
+        registry = installation.registry
+        registry.synchronise()
+        version = registry.resolve(origin.base_model) if origin.base_model else None
+        base = registry.open(version) if version else None
+        prepared = prepare(
+            file,
+            format=format or (base.card.corpus_format if base else None),
+            validation_fraction=wishes.validation_fraction,
+            test_fraction=wishes.test_fraction,
+            seed=wishes.seed,
+            known=base.vocabulary if base else None,
+            scratch=_scratch(settings),
+        )
+        speed = measure_speed(time.monotonic, device)
+        plan = plan_training(prepared.profile, wishes, speed=speed, base=version)
+        _explain(prepared.profile, plan)
+        trainer = Trainer(prepared, plan, device)
         with interruptible() as interrupt:
-            whole = _watched(run, run.train(base=base), interrupt)
-            if not whole and not _keep(run, on_interrupt):
+            whole = _watched(trainer, trainer.train(base=base), interrupt)
+            if not whole and not _keep(trainer, on_interrupt):
                 raise typer.Exit(130)
             interrupt.finish(patiently=on_interrupt is not Interrupted.discard)
             console.err.print("measuring, calibrating, publishing …")
-            lineage = Lineage(corpus=corpus, command=_command(), base_model=base_model)
-            published = _published(local, name, run.finish(lineage=lineage))
+            lineage = Lineage(
+                corpus=origin.corpus, command=_command(), base_model=origin.base_model
+            )
+            published = _published(registry, name, trainer.finish(lineage=lineage))
     _report(published)
 
 
@@ -154,10 +210,6 @@ def _rescued(name: str, artifact: Artifact, failure: StorageFailed) -> StorageFa
     )
 
 
-def _given(wishes: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in wishes.items() if value is not None}
-
-
 def _scratch(settings: Settings) -> Path:
     folder = settings.data_dir / "scratch"
     with explained("The scratch folder"):
@@ -169,19 +221,18 @@ def _command() -> str:
     return " ".join(["charloom", *sys.argv[1:]])[:1000]
 
 
-def _explain(run: Run) -> None:
-    profile = run.prepared.profile
+def _explain(profile: Profile, plan: TrainingPlan) -> None:
     console.err.print(
         f"{profile.characters:,} characters, {profile.records:,} lines, "
         f"{profile.symbols:,} distinct characters; read as {profile.format}."
     )
     for warning in profile.warnings:
         console.err.print(f"note: {warning}", markup=False)
-    for each in run.chosen:
-        console.err.print(f"  {each.name:<14} {each.value:<18} {each.reason}", markup=False)
+    for each in choice_objects(plan.chosen, plan.values):
+        console.err.print(choice_line(each), markup=False)
 
 
-def _watched(run: Run, steps: Iterator[Progress], interrupt: Interrupt) -> bool:
+def _watched(trainer: Trainer, steps: Iterator[Progress], interrupt: Interrupt) -> bool:
     """Train to the end, showing how it goes; False if Ctrl-C came first."""
     with _display() as show:
         validation, sampled = None, time.monotonic()
@@ -190,10 +241,10 @@ def _watched(run: Run, steps: Iterator[Progress], interrupt: Interrupt) -> bool:
             show(progress, validation and validation.bits_per_character, None)
             if time.monotonic() - sampled > _SAMPLE_SECONDS:
                 sampled = time.monotonic()
-                show(progress, None, run.sample(seed=progress.step))
+                show(progress, None, trainer.sample(seed=progress.step))
             if interrupt.came:
-                assert run.training is not None
-                run.training.measure()
+                assert trainer.training is not None
+                trainer.training.measure()
                 return False
     return True
 
@@ -214,7 +265,9 @@ def _display() -> Iterator[Show]:
                 live.console.print(f"  … {console.printable(sample)!r}", style="dim", markup=False)
                 return
             row = Table.grid(padding=(0, 1))
-            row.add_row(ProgressBar(100, 100 * progress.fraction, width=30), _told(progress, bits))
+            row.add_row(
+                ProgressBar(100, 100 * progress.fraction, width=30), _progress_line(progress, bits)
+            )
             live.update(row)
 
         yield show
@@ -229,12 +282,12 @@ def _plain() -> Show:
             console.err.print(f"  … {sample!r}", markup=False)
         elif time.monotonic() - last >= _LINE_SECONDS or progress.fraction >= 1:
             last = time.monotonic()
-            console.err.print(_told(progress, bits), markup=False)
+            console.err.print(_progress_line(progress, bits), markup=False)
 
     return show
 
 
-def _told(progress: Progress, bits: float | None) -> str:
+def _progress_line(progress: Progress, bits: float | None) -> str:
     validation = "-" if bits is None else f"{bits:.3f}"
     return (
         f"{progress.fraction:4.0%}  {console.clock(progress.eta_seconds)} left  "
@@ -243,10 +296,10 @@ def _told(progress: Progress, bits: float | None) -> str:
     )
 
 
-def _keep(run: Run, on_interrupt: Interrupted) -> bool:
+def _keep(trainer: Trainer, on_interrupt: Interrupted) -> bool:
     """Whether to publish what an interrupted training has reached."""
-    assert run.training is not None
-    step = run.training.step
+    assert trainer.training is not None
+    step = trainer.training.step
     if on_interrupt is not Interrupted.ask:
         return on_interrupt is Interrupted.publish
     if not sys.stdin.isatty():
@@ -262,7 +315,7 @@ def _report(version: ModelVersion) -> None:
             console.out.print(
                 f"{split:<11} {measured['nats']:.4f} nats = "
                 f"{measured['bits_per_character']:.4f} bits a character, "
-                f"{measured['accuracy']:.1%} of characters foretold"
+                f"{measured['accuracy']:.1%} of characters predicted"
             )
     copied = card.get("verbatim_copy_rate")
     if copied is not None:
@@ -272,3 +325,6 @@ def _report(version: ModelVersion) -> None:
         f"{card['size_bytes'] / 1e6:.2f} MB, served in {card['serving_precision']}"
     )
     console.out.print(f"next: charloom generate {version.name} --count 5")
+
+
+app = command(train)

@@ -7,7 +7,7 @@ from typing import Any
 from sqlalchemy import BigInteger, CheckConstraint, String, Text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from app.database.tables import Base, Digest, Milliseconds, UlidText
+from .tables import Base, Digest, Milliseconds, UlidText
 
 
 class DatasetRow(Base):

@@ -23,15 +23,8 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import Mapped, mapped_column
 
-from app.database import dataset_tables  # noqa: F401 (jobs refer to it)
-from app.database.tables import (
-    NAME_LENGTH,
-    Base,
-    BigId,
-    Digest,
-    Milliseconds,
-    UlidText,
-)
+from . import dataset_tables  # noqa: F401 (jobs refer to it)
+from .tables import NAME_LENGTH, Base, BigId, Digest, Milliseconds, UlidText
 
 
 class JobState(StrEnum):
@@ -130,7 +123,11 @@ class JobRow(Base):
 
 
 class AttemptRow(Base):
-    """One lease on a job; ``executor_ref`` names the process that holds it."""
+    """One lease on a job.
+
+    ``executor_ref`` is what the executor named its runner; ``host``, ``pid`` and
+    ``pid_started`` (seconds from the machine's start) are what the runner says of itself.
+    """
 
     __tablename__ = "attempts"
     __table_args__ = (UniqueConstraint("job_id", "number"),)
@@ -142,6 +139,8 @@ class AttemptRow(Base):
     executor: Mapped[str] = mapped_column(String(32))
     executor_ref: Mapped[str | None] = mapped_column(Text)
     host: Mapped[str | None] = mapped_column(String(200))
+    pid: Mapped[int | None] = mapped_column(BigInteger)
+    pid_started: Mapped[float | None] = mapped_column(Double)
     started_at: Mapped[Milliseconds]
     last_heartbeat_at: Mapped[Milliseconds | None]
     last_progress_at: Mapped[Milliseconds | None]  # None: no progress is expected just now

@@ -1,8 +1,8 @@
 """Migrating: from whatever tables there are to those of this code, one server at a time.
 
-Takes an engine; the steps are Alembic's, in ``migrations/`` beside the package
-(in a clone, an editable installation, the container and a wheel alike). Knows
-no table.
+Takes an engine; the steps are Alembic's, in ``migrations/``. Knows no table by
+itself: the metadata reaches Alembic through its configuration, so that a step
+need not know under which name this package was imported.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Final
 
 from alembic import command
@@ -20,9 +19,12 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import DBAPIError
 
-from app.errors import Conflict
+from ..errors import Conflict
+from ..shipped import shipped
+from . import dataset_tables, job_tables, model_tables  # noqa: F401 (tables of the metadata)
+from .tables import Base
 
-MIGRATIONS: Final = Path(__file__).resolve().parents[2] / "migrations"
+MIGRATIONS: Final = shipped("migrations")
 
 # Any number will do, as long as every version of Charloom takes the same.
 _ADVISORY_LOCK: Final = 0x636861726C6F6F6D
@@ -83,6 +85,7 @@ def configuration() -> Config:
     config = Config()
     # ConfigParser reads % as the beginning of a substitution.
     config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
+    config.attributes["metadata"] = Base.metadata
     return config
 
 

@@ -28,8 +28,8 @@ from sqlalchemy.exc import (
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session, sessionmaker
 
-from app.database.migration import migrate
-from app.errors import CharloomError, InvalidInput, Overloaded, StorageFailed
+from ..errors import CharloomError, InvalidInput, Overloaded, StorageFailed
+from .migration import migrate
 
 # Below this, WAL with more than one writing process can corrupt the file (a checkpoint race).
 SAFE_WAL: Final = (3, 51, 3)

@@ -1,7 +1,4 @@
-"""The registry's tables, and what every table shares: names, times, ids, JSON.
-
-Alembic's target (``migrations/``). Constraints live here as well as in the
-code above, so that no path can write what must not be. Knows no queries.
+"""What every table shares: names of constraints, times, ids, JSON.
 
 Times are integer milliseconds since 1970, taken from the database's own clock
 (``now_milliseconds``); ids are 26-character ULIDs, without the prefix that the
@@ -12,20 +9,10 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Final
 
-from sqlalchemy import (
-    JSON,
-    BigInteger,
-    CheckConstraint,
-    ForeignKey,
-    ForeignKeyConstraint,
-    Integer,
-    MetaData,
-    String,
-    Text,
-)
+from sqlalchemy import JSON, BigInteger, Integer, MetaData, String
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.compiler import compiles
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.orm import DeclarativeBase, mapped_column
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 from ulid import ULID
@@ -80,50 +67,3 @@ def _now_sqlite(element: now_milliseconds, compiler: SQLCompiler, **_: Any) -> s
 def _now_postgresql(element: now_milliseconds, compiler: SQLCompiler, **_: Any) -> str:
     # Not now(): that is the transaction's beginning, which may lie before a wait for a lock.
     return "CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000 AS BIGINT)"
-
-
-class ModelRow(Base):
-    """A name that has been published under; stays when its versions are deleted.
-
-    So ``next_version`` never goes back, and a version once seen by someone is
-    never another file.
-    """
-
-    __tablename__ = "models"
-    __table_args__ = (CheckConstraint("next_version >= 1", name="next_version"),)
-
-    name: Mapped[str] = mapped_column(String(NAME_LENGTH), primary_key=True)
-    next_version: Mapped[int]
-    created_at: Mapped[Milliseconds]
-
-
-class ModelVersionRow(Base):
-    """One file in the store. ``uri`` is its key there; ``card`` leaves the vocabulary out."""
-
-    __tablename__ = "model_versions"
-    __table_args__ = (CheckConstraint("version >= 1", name="version"),)
-
-    model_name: Mapped[str] = mapped_column(
-        String(NAME_LENGTH), ForeignKey("models.name"), primary_key=True
-    )
-    version: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
-    run_id: Mapped[UlidText | None] = mapped_column(unique=True)
-    sha256: Mapped[Digest]
-    uri: Mapped[str] = mapped_column(Text)
-    card: Mapped[dict[str, Any]]
-    created_at: Mapped[Milliseconds]
-
-
-class ModelAliasRow(Base):
-    """A name for a version that can be moved to another."""
-
-    __tablename__ = "model_aliases"
-    __table_args__ = (
-        ForeignKeyConstraint(
-            ["model_name", "version"], ["model_versions.model_name", "model_versions.version"]
-        ),
-    )
-
-    model_name: Mapped[str] = mapped_column(String(NAME_LENGTH), primary_key=True)
-    alias: Mapped[str] = mapped_column(String(64), primary_key=True)
-    version: Mapped[int]

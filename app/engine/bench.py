@@ -21,14 +21,14 @@ import numpy as np
 import torch
 from torch import nn
 
-from app.charlm.decoder import Decoder, Precision
-from app.charlm.network import CharNetwork
-from app.charlm.sampling import Sampling
-from app.charlm.vocabulary import RESERVED
-from app.engine.engine import Engine
-from app.engine.floors import multiply_adds_per_second, streaming_seconds
-from app.engine.scheduler import Limits
-from app.engine.sequence import Ids, Piece, Request
+from ..charlm.decoder import Decoder, Precision
+from ..charlm.network import CharNetwork
+from ..charlm.sampling import Sampling
+from ..charlm.vocabulary import RESERVED, Ids
+from .engine import Engine
+from .floors import multiply_adds_per_second, streaming_seconds
+from .scheduler import Limits
+from .sequence import Piece, Request
 
 Task = Literal["writing", "scoring"]
 

@@ -11,7 +11,7 @@ Each tick: drop what was cancelled or is late; admit while rows are free; one
 network, whose turn it is, catches up with its prompts and draws; pieces go out.
 ``tick`` may be called by hand, which is how the tests do it; ``start`` runs it
 in a thread. ``submit`` decides at the door, before anything is allocated; while
-nothing else is served it also does a first short tick itself, for to wake a
+nothing else is served it also does a first short tick itself, because waking a
 thread takes longer than a character.
 
 Knows no text, files, HTTP or JSON.
@@ -26,15 +26,15 @@ import time
 from collections.abc import Callable, Hashable
 from weakref import WeakKeyDictionary
 
-from app.charlm.workers import Workers
-from app.engine.lane import Lane
-from app.engine.metrics import Metrics
-from app.engine.scheduler import Limits, Scheduler
-from app.engine.sequence import Piece, Request
-from app.engine.state_cache import StateCache
-from app.engine.stream import Abandoned, AsyncStream, BlockingStream, Bridge
-from app.engine.submission import Admitted, Network, Sink, Submission
-from app.errors import Overloaded, TooLate
+from ..charlm.workers import Workers
+from ..errors import Overloaded, TooLate
+from .lane import Lane
+from .metrics import Metrics
+from .scheduler import Limits, Scheduler
+from .sequence import Piece, Request
+from .state_cache import StateCache
+from .stream import Abandoned, AsyncStream, BlockingStream, Bridge
+from .submission import Admitted, Network, Sink, Submission
 
 logger = logging.getLogger(__name__)
 
@@ -210,6 +210,10 @@ class Engine:
         return bool(self._open)
 
     @property
+    def rows(self) -> int:
+        return self.limits.rows
+
+    @property
     def running(self) -> int:
         return self._scheduler.running
 
@@ -220,6 +224,18 @@ class Engine:
     @property
     def state_bytes(self) -> int:
         return sum(lane.nbytes for lane in list(self._lanes.values()))
+
+    @property
+    def cache_bytes(self) -> int:
+        return self.cache.bytes
+
+    @property
+    def cache_queries(self) -> int:
+        return self.cache.queries
+
+    @property
+    def cache_hits(self) -> int:
+        return self.cache.hits
 
     def _run(self) -> None:
         while True:

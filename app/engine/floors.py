@@ -13,9 +13,9 @@ from typing import Any, Final
 
 import numpy as np
 
-from app.charlm.blocks import GROUP, compiled, read_vectors
-from app.charlm.kernels import pack, product
-from app.charlm.tiles import CONFIGURATION
+from ..charlm.kernels.amx import CONFIGURATION
+from ..charlm.kernels.products import pack, product
+from ..charlm.kernels.vectors import GROUP, compiled, read_vectors
 
 _REPEATS: Final = 7
 

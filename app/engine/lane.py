@@ -19,12 +19,12 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from app.charlm.decoder import Row
-from app.charlm.workers import ALONE, Workers
-from app.engine.pace import Pace
-from app.engine.sequence import FinishReason, Piece, Sequence
-from app.engine.state_cache import StateCache
-from app.engine.submission import Admitted, Network, Submission
+from ..charlm.decoder import Row
+from ..charlm.workers import ALONE, Workers
+from .sequence import FinishReason, Piece, Sequence
+from .state_cache import StateCache
+from .step_times import StepTimes
+from .submission import Admitted, Network, Submission
 
 STRIDE: Final = 256
 """Along long prompts a state is kept after every so many symbols."""
@@ -57,7 +57,7 @@ class Lane:
         self._state_BLS = self._decoder.initial_state(0)
         self._free: list[int] = []
         self._prefixes: dict[int, NDArray[np.uint64]] = {}
-        self._reading, self._scoring, self._writing = Pace(), Pace(), Pace()
+        self._reading, self._scoring, self._writing = StepTimes(), StepTimes(), StepTimes()
 
     @property
     def nbytes(self) -> int:
@@ -139,8 +139,8 @@ class Lane:
             advanced += self._read(behind, left, emit, scored=scored)
 
     def _read(self, behind: list[Admitted], seconds: float, emit: Emit, *, scored: bool) -> int:
-        pace = self._scoring if scored else self._reading
-        steps = pace.steps(len(behind), seconds)
+        times = self._scoring if scored else self._reading
+        steps = times.steps(len(behind), seconds)
         sequences = [each.sequence for each in behind]
         ends = [self._chunk_end(each, steps) for each in behind]
         start = self._clock()
@@ -155,7 +155,7 @@ class Lane:
             workers=self._workers,
         )
         longest = max(end - s.seen for s, end in zip(sequences, ends, strict=True))
-        pace.record(len(behind), longest, self._clock() - start)
+        times.record(len(behind), longest, self._clock() - start)
         total = 0
         for row, (admitted, end) in enumerate(zip(behind, ends, strict=True)):
             count = end - admitted.sequence.seen

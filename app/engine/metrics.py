@@ -7,20 +7,49 @@ the web process hands in the one it exposes.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Final
+from typing import Final, Protocol
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.core import CounterMetricFamily
 from prometheus_client.registry import Collector
 
-if TYPE_CHECKING:
-    from app.engine.engine import Engine
-    from app.engine.sequence import Piece
-    from app.engine.state_cache import StateCache
-    from app.engine.submission import Submission
+from .sequence import Piece
+from .submission import Submission
 
 _NAME: Final = "charloom_engine_"
 _SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+
+
+class Figures(Protocol):
+    """What is read from an engine whenever figures are asked for."""
+
+    @property
+    def rows(self) -> int:
+        """Rows that there may be."""
+
+    @property
+    def running(self) -> int:
+        """Rows in use."""
+
+    @property
+    def waiting(self) -> int:
+        """Requests at the door."""
+
+    @property
+    def state_bytes(self) -> int:
+        """Bytes of running states."""
+
+    @property
+    def cache_bytes(self) -> int:
+        """Bytes of cached states."""
+
+    @property
+    def cache_queries(self) -> int:
+        """Prefixes looked up so far."""
+
+    @property
+    def cache_hits(self) -> int:
+        """Prefixes found so far."""
 
 
 class Metrics:
@@ -59,14 +88,14 @@ class Metrics:
         self.state_bytes = Gauge(name + "state_bytes", "Running states.", registry=registry)
         self.model_bytes = Gauge(name + "model_bytes", "Loaded models.", registry=registry)
 
-    def watch(self, engine: Engine) -> None:
-        """Look at this engine whenever figures are asked for, so that an idle one shows zero."""
-        self.rows.set(engine.limits.rows)
-        self.running.set_function(lambda: engine.running)
-        self.waiting.set_function(lambda: engine.waiting)
-        self.cache_bytes.set_function(lambda: engine.cache.bytes)
-        self.state_bytes.set_function(lambda: engine.state_bytes)
-        self.registry.register(_Lookups(engine.cache))
+    def watch(self, figures: Figures) -> None:
+        """Read these whenever figures are asked for, so that an idle engine shows zero."""
+        self.rows.set(figures.rows)
+        self.running.set_function(lambda: figures.running)
+        self.waiting.set_function(lambda: figures.waiting)
+        self.cache_bytes.set_function(lambda: figures.cache_bytes)
+        self.state_bytes.set_function(lambda: figures.state_bytes)
+        self.registry.register(_Lookups(figures))
 
     def watch_models(self, loaded_bytes: Callable[[], int]) -> None:
         """Ask ``loaded_bytes`` whenever figures are asked for."""
@@ -91,7 +120,7 @@ class Metrics:
             self.finished.labels(piece.finish.value).inc()
 
     def gave_up(self, error: Exception | None) -> None:
-        """A request ended before its time; no error means that its reader left."""
+        """A request ended early; no error means that its reader left."""
         why = "cancelled" if error is None else getattr(error, "code", "error")
         self.ended.labels(why).inc()
 
@@ -99,12 +128,12 @@ class Metrics:
 class _Lookups(Collector):
     """How often prefixes were looked up and found: counters that the cache keeps itself."""
 
-    def __init__(self, cache: StateCache) -> None:
-        self._cache = cache
+    def __init__(self, figures: Figures) -> None:
+        self._figures = figures
 
     def collect(self) -> Iterator[CounterMetricFamily]:
         for what, meaning, value in (
-            ("queries", "Prefixes looked up.", self._cache.queries),
-            ("hits", "Prefixes found.", self._cache.hits),
+            ("queries", "Prefixes looked up.", self._figures.cache_queries),
+            ("hits", "Prefixes found.", self._figures.cache_hits),
         ):
             yield CounterMetricFamily(f"{_NAME}state_cache_{what}", meaning, value)

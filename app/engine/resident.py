@@ -1,7 +1,7 @@
 """Which models are in memory: loaded once, counted while used, dropped by bytes.
 
-``acquire`` gives a lease on a loaded model; the model stays as long as a lease
-is held, and afterwards until its memory is wanted, least recently used first.
+``acquire`` gives a hold on a loaded model; the model stays as long as it is
+held, and afterwards until its memory is wanted, least recently used first.
 Many callers asking for the same model wait for one loading. A model that is in
 use is never dropped: if there is no room beside those, the answer is Overloaded.
 
@@ -18,13 +18,14 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Final, Generic, Protocol, Self, TypeVar
 
-from app.charlm.decoder import Decoder, Precision
-from app.charlm.network import CharNetwork, NetworkConfig
-from app.charlm.scoring import Calibration
-from app.charlm.vocabulary import Vocabulary
-from app.errors import Overloaded, TooLarge
-from app.store.artifact import Artifact
-from app.store.card import Card
+from ..charlm.decoder import Decoder, Precision
+from ..charlm.network import CharNetwork
+from ..charlm.network_config import NetworkConfig
+from ..charlm.scoring import Calibration
+from ..charlm.vocabulary import Vocabulary
+from ..errors import Overloaded, TooLarge
+from ..store.artifact import Artifact
+from ..store.card import Card
 
 _NAME_SECONDS: Final = 1.0
 """How long a name's meaning is believed: aliases move, versions are published elsewhere."""
@@ -92,7 +93,7 @@ def compile_ahead(precisions: Iterable[Precision]) -> None:
 
 
 class _Place:
-    """A loaded model and how many leases are on it; ``lock`` is held while it loads."""
+    """A loaded model and by how many it is held; ``lock`` is taken while it loads."""
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
@@ -100,8 +101,8 @@ class _Place:
         self.users = 0
 
 
-class Lease(Generic[V]):
-    """The right to use a loaded model until ``release``; also a context manager."""
+class Hold(Generic[V]):
+    """Keeps a loaded model in memory until ``release``; also a context manager."""
 
     def __init__(self, network: Loaded, version: V, release: Callable[[], None]) -> None:
         self.network = network
@@ -158,19 +159,13 @@ class Resident(Generic[V]):
         self._names: OrderedDict[str, tuple[float, V]] = OrderedDict()
         self.bytes = 0
 
-    @property
-    def digests(self) -> list[str]:
-        """The files that are loaded, least recently used first."""
-        with self._lock:
-            return [digest for digest, place in self._places.items() if place.loaded]
-
     def forget_names(self) -> None:
         """Aliases or versions have changed: ask the source again."""
         with self._lock:
             self._names.clear()
 
-    def try_acquire(self, name: str) -> Lease[V] | None:
-        """A lease without waiting: only if the name was asked for just now and is loaded."""
+    def try_acquire(self, name: str) -> Hold[V] | None:
+        """A hold without waiting: only if the name was asked for just now and is loaded."""
         with self._lock:
             known = self._names.get(name)
             if known is None or self._clock() - known[0] > _NAME_SECONDS:
@@ -178,10 +173,10 @@ class Resident(Generic[V]):
             place = self._places.get(known[1].sha256)
             if place is None or place.loaded is None:
                 return None
-            return self._lease(place, known[1])
+            return self._hold(place, known[1])
 
-    def acquire(self, name: str) -> Lease[V]:
-        """A lease on what ``name`` means now, loaded if need be; may wait for disk.
+    def acquire(self, name: str) -> Hold[V]:
+        """A hold on what ``name`` means now, loaded if need be; may wait for disk.
 
         Raises UnknownModel, InvalidArtifact, StorageFailed; Overloaded when the
         models in use leave no room, TooLarge when it could never fit.
@@ -202,15 +197,15 @@ class Resident(Generic[V]):
             self._leave(version.sha256, place)
             raise
         with self._lock:
-            lease = self._lease(place, version)
+            hold = self._hold(place, version)
             place.users -= 1
-        return lease
+        return hold
 
-    def _lease(self, place: _Place, version: V) -> Lease[V]:
+    def _hold(self, place: _Place, version: V) -> Hold[V]:
         assert place.loaded is not None
         place.users += 1
         self._places.move_to_end(version.sha256)
-        return Lease(place.loaded, version, lambda: self._leave(version.sha256, place))
+        return Hold(place.loaded, version, lambda: self._leave(version.sha256, place))
 
     def _leave(self, digest: str, place: _Place) -> None:
         with self._lock:

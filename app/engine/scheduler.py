@@ -16,7 +16,7 @@ from collections.abc import Hashable, Iterable
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from app.errors import Overloaded, TooLarge
+from ..errors import Overloaded, TooLarge
 
 _LEAST_RETRY_SECONDS: Final = 0.5
 _MOST_RETRY_SECONDS: Final = 60.0

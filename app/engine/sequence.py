@@ -13,16 +13,20 @@ from __future__ import annotations
 from collections.abc import Sequence as Listed
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import Any
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from app.charlm.decoder import Row
-from app.charlm.sampling import Sampling
-from app.charlm.vocabulary import BOUNDARY
+from ..charlm.decoder import Row
+from ..charlm.sampling import Sampling
+from ..charlm.vocabulary import BOUNDARY, Ids
 
-Ids = NDArray[np.integer[Any]]
+MOST_SYMBOLS: Final = 100_000
+"""The longest text that may be asked for."""
+
+MOST_CHOICES: Final = 128
+"""The most choices of one prompt."""
 
 
 class FinishReason(StrEnum):

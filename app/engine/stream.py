@@ -13,7 +13,7 @@ import threading
 from collections.abc import AsyncGenerator, Callable, Iterator
 from typing import Final
 
-from app.engine.sequence import Piece
+from .sequence import Piece
 
 _READER_SECONDS: Final = 0.0005
 """What each stream adds to the gap of all: two thousand pieces a second keep a core busy."""

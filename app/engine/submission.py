@@ -15,9 +15,9 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from app.charlm.decoder import Decoder
-from app.charlm.vocabulary import BOUNDARY
-from app.engine.sequence import Piece, Request, Sequence
+from ..charlm.decoder import Decoder
+from ..charlm.vocabulary import BOUNDARY
+from .sequence import Piece, Request, Sequence
 
 
 class Network(Protocol):
@@ -119,9 +119,3 @@ class Submission:
         """One more running sequence has come to its end."""
         self.running -= 1
         self.left -= 1
-
-    def give_up(self) -> None:
-        """Admit nothing more."""
-        self._leaders.clear()
-        self._followers.clear()
-        self.left = self.running

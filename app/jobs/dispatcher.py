@@ -14,15 +14,17 @@ import threading
 import time
 from typing import Final
 
-from app.database.session import Database
-from app.errors import CharloomError, StorageFailed
-from app.jobs.executors import Executor, Status, host_name
-from app.jobs.queue import Claim, Queue
-from app.jobs.reading import ActiveAttempt
-from app.jobs.retention import Retention
-from app.jobs.states import JobState
-from app.jobs.times import Times
-from app.jobs.upkeep import Upkeep
+from ..database.session import Database
+from ..errors import CharloomError, StorageFailed
+from .checkpoints.retention import Retention
+from .dispatcher_door import DispatcherDoor
+from .executors import Executor, Status
+from .executors.processes import host_name
+from .queries import ActiveAttempt
+from .queue import Queue
+from .states import JobState
+from .times import Times
+from .values import Claim
 
 _ROUND_SECONDS: Final = 1.0
 _TIDY_SECONDS: Final = 600.0
@@ -46,7 +48,7 @@ class Dispatcher:
     ) -> None:
         self._times = times or Times()
         self._queue = Queue(database, self._times)
-        self._upkeep = Upkeep(database, self._times)
+        self._door = DispatcherDoor(database, self._times)
         self._executor = executor
         self._slots = slots
         self._retention = retention
@@ -93,7 +95,7 @@ class Dispatcher:
     def round(self) -> None:
         """One look at everything: first what was lost, then what is due."""
         busy = 0
-        active = self._upkeep.active()
+        active = self._door.active()
         self._placed = {each.claim: each.reference for each in active if each.reference}
         self._ended_hung &= {each.claim for each in active}
         for attempt in active:
@@ -136,23 +138,32 @@ class Dispatcher:
         try:
             reference = self._executor.start(claim)
         except StorageFailed as error:
-            self._upkeep.lose(claim, error.message)
+            self._door.lose(claim, error.message)
             return False
-        self._upkeep.placed(claim, reference)
-        _log.info("job %s: attempt %d is process %s", claim.job_id, claim.number, reference)
+        self._door.placed(claim, reference)
+        _log.info("job %s: attempt %d is runner %s", claim.job_id, claim.number, reference)
         return True
+
+    def _reference(self, attempt: ActiveAttempt) -> str | None:
+        """Where an attempt of our executor runs, also if nobody came to store it."""
+        if attempt.reference is None and attempt.executor == self._executor.name:
+            found = self._executor.find(attempt.claim)
+            if found is not None:
+                self._door.placed(attempt.claim, found)
+            return found
+        return attempt.reference
 
     def _looked_after(self, attempt: ActiveAttempt) -> bool:
         """Take back what is lost, stop what should end; whether it takes one of our slots."""
-        reference = attempt.reference
+        reference = self._reference(attempt)
         if reference is None:
-            # Claimed, but no process is known: its dispatcher is about to start it, or died.
+            # Claimed, but no runner is known: its dispatcher is about to start it, or died.
             self._lose_if_silent(attempt, "The training process was never started.")
             return attempt.owner.split("/")[0] == host_name()
         ours = attempt.executor == self._executor.name
         status = self._executor.status(reference) if ours else Status.UNKNOWN
         if status is Status.UNKNOWN:
-            self._lose_if_silent(attempt, "Where it was trained, nothing is heard of any more.")
+            self._lose_if_silent(attempt, "Nothing more is heard from where it was trained.")
         elif status is Status.GONE:
             self._take_back(attempt, reference)
         else:
@@ -161,7 +172,7 @@ class Dispatcher:
 
     def _lose_if_silent(self, attempt: ActiveAttempt, reason: str) -> None:
         if self._silent(attempt, 2 * self._times.heartbeat):
-            self._upkeep.lose(attempt.claim, reason)
+            self._door.lose(attempt.claim, reason)
 
     def _silent(self, attempt: ActiveAttempt, seconds: float) -> bool:
         """Whether the lease is over, and we have watched it be so for some time.
@@ -178,10 +189,10 @@ class Dispatcher:
         code = self._executor.exit_code(reference)
         hung = attempt.claim in self._ended_hung
         self._ended_hung.discard(attempt.claim)
-        told = _STOOD_STILL if hung else f"The training process ended unexpectedly{_told(code)}."
-        after = self._upkeep.lose(
+        ended = f"The training process ended unexpectedly{_exit_text(code)}."
+        after = self._door.lose(
             attempt.claim,
-            told,
+            _STOOD_STILL if hung else ended,
             exit_code=code,
             last_words=self._executor.last_words(attempt.claim),
         )
@@ -189,7 +200,7 @@ class Dispatcher:
             claim = attempt.claim
             _log.warning(
                 "job %s: attempt %d was lost%s; the job is %s",
-                claim.job_id, claim.number, _told(code), after,
+                claim.job_id, claim.number, _exit_text(code), after,
             )  # fmt: skip
 
     def _stop_if_due(self, attempt: ActiveAttempt, reference: str) -> None:
@@ -198,7 +209,7 @@ class Dispatcher:
         if attempt.late <= 0 and attempt.idle is not None and attempt.idle > times.stall * 1000:
             minutes = times.stall / 60
             message = f"The training made no progress for {minutes:g} minutes and was stopped."
-            self._upkeep.fail(claim, "stalled", message)
+            self._door.fail(claim, "stalled", message)
             self._executor.stop(reference, force=True)
         elif self._silent(attempt, times.lease):
             # Alive, but not even its heart beats: stopped, or hanging in the system.
@@ -210,7 +221,8 @@ class Dispatcher:
                 self._executor.stop(reference, force=waited > 2 * times.grace)
 
 
-def _told(code: int | None) -> str:
+def _exit_text(code: int | None) -> str:
+    """`` (exit code 1)``, as part of a sentence; empty if it is not known."""
     if code is None:
         return ""
     if code == -9:

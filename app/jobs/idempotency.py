@@ -11,10 +11,10 @@ from typing import Final
 from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
-from app.database.job_tables import IdempotencyKeyRow
-from app.database.tables import now_milliseconds
-from app.database.upserts import insert_or_leave
-from app.errors import Conflict
+from ..database.job_tables import IdempotencyKeyRow
+from ..database.tables import now_milliseconds
+from ..database.upserts import insert_or_leave
+from ..errors import Conflict
 
 _DAY: Final = 86_400_000
 

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from app.database.job_tables import MetricNameRow, MetricPointRow
-from app.database.upserts import insert_or_leave, insert_or_replace
-from app.jobs.values import Bucket, Point, Series
+from ..database.job_tables import MetricNameRow, MetricPointRow
+from ..database.upserts import insert_or_leave, insert_or_replace
+from .values import Bucket, Point, Series
 
 MOST_BUCKETS: Final = 1000
 

@@ -3,8 +3,8 @@
 Takes a database; every method is one short transaction, the same on SQLite and
 PostgreSQL. The central invariant: a job's state changes only by an UPDATE that
 names the state before it, and what a runner may write hangs on ``lease_token``,
-which rises with every claim. What runners do with a claim is in ``leases``;
-what is told about jobs, in ``reading``.
+which rises with every claim. What runners do with a claim is in
+``runner_door``; what is told about jobs, in ``queries``.
 """
 
 from __future__ import annotations
@@ -18,8 +18,7 @@ from sqlalchemy import Select, delete, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from app.database.job_rows import add_event
-from app.database.job_tables import (
+from ..database.job_tables import (
     FINAL,
     AttemptRow,
     CheckpointRow,
@@ -27,12 +26,14 @@ from app.database.job_tables import (
     JobRow,
     RunRow,
 )
-from app.database.session import Database
-from app.database.tables import new_ulid, now_milliseconds
-from app.errors import Conflict, NotFound
-from app.jobs.idempotency import remember, remembered
-from app.jobs.states import CANCEL, PAUSE, RESUME, JobState, Wish
-from app.jobs.times import Times
+from ..database.session import Database
+from ..database.tables import new_ulid, now_milliseconds
+from ..errors import Conflict, NotFound
+from .events import add_event
+from .idempotency import remember, remembered
+from .states import CANCEL, PAUSE, RESUME, JobState, Wish
+from .times import Times
+from .values import Claim
 
 
 @dataclass(frozen=True)
@@ -44,22 +45,13 @@ class NewJob:
     base_version: str | None
     spec: dict[str, Any]
     spec_hash: str
-    chosen: dict[str, Any]
+    chosen: list[dict[str, Any]]  # fields and reason of each
     parameters: dict[str, Any]
     tags: dict[str, Any]
     seed: int
     priority: int = 0
     max_attempts: int = 3
     parent: str | None = None
-
-
-@dataclass(frozen=True)
-class Claim:
-    """A lease on a job: whoever holds it runs the job."""
-
-    job_id: str
-    number: int  # of the attempt
-    token: int
 
 
 class Queue:
@@ -249,7 +241,7 @@ def _insert(session: Session, job_id: str, job: NewJob) -> None:
             id=job_id,
             spec=job.spec,
             spec_hash=job.spec_hash,
-            chosen=job.chosen,
+            chosen={"values": job.chosen},
             dataset_id=job.dataset_id,
             model_name=job.model,
             base_version=job.base_version,

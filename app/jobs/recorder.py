@@ -1,7 +1,7 @@
 """Everything a training process tells while it trains, from a thread that does not train.
 
 Takes every ``Progress``; writes points, progress and heartbeats through
-``Leases``, and brings back what the user wants (``wish``). The training only
+``RunnerDoor``, and brings back what the user wants (``wish``). The training only
 appends to a list, so a busy or absent database never holds it up: what could
 not be written is kept and tried again. At most the last two seconds of points
 are lost with the process. A lost lease ends in ``on_lost``, at once.
@@ -17,13 +17,12 @@ from typing import Any, Final
 
 import psutil
 
-from app.charlm.measures import Measures
-from app.charlm.training import Progress
-from app.errors import LeaseLost, Overloaded, StorageFailed
-from app.jobs.leases import Leases
-from app.jobs.queue import Claim
-from app.jobs.states import Wish
-from app.jobs.values import JobProgress, Level, Point
+from ..charlm.measures import Measures
+from ..charlm.training import Progress
+from ..errors import LeaseLost, Overloaded, StorageFailed
+from .runner_door import RunnerDoor
+from .states import Wish
+from .values import Claim, JobProgress, Level, Point
 
 FLUSH_SECONDS: Final = 2.0
 _LEAST_GAP: Final = 0.5  # seconds between points, at first
@@ -40,7 +39,7 @@ class Recorder:
 
     def __init__(
         self,
-        leases: Leases,
+        door: RunnerDoor,
         claim: Claim,
         run_id: str,
         *,
@@ -49,7 +48,7 @@ class Recorder:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.wish = Wish.RUN
-        self._leases, self._claim, self._run_id = leases, claim, run_id
+        self._door, self._claim, self._run_id = door, claim, run_id
         self._period = min(FLUSH_SECONDS, heartbeat_seconds)
         self._heartbeat = heartbeat_seconds
         self._on_lost = on_lost
@@ -93,7 +92,7 @@ class Recorder:
         self._losses = []
         self._validation = progress.validation or self._validation
         points = _points(progress, loss, round(time.time() * 1000))
-        told = JobProgress(
+        shown = JobProgress(
             step=progress.step,
             steps=progress.steps,
             epoch=progress.epoch,
@@ -108,7 +107,7 @@ class Recorder:
         with self._lock:
             self._points += points
             del self._points[:-_MOST_KEPT]
-            self._progress = told
+            self._progress = shown
 
     def flush(self) -> None:
         """Write what there is, now; raises LeaseLost, Overloaded, StorageFailed."""
@@ -120,9 +119,9 @@ class Recorder:
                 progress, self._progress = self._progress, None
             try:
                 if points or progress:
-                    self.wish = self._leases.record(self._claim, self._run_id, points, progress)
+                    self.wish = self._door.record(self._claim, self._run_id, points, progress)
                 else:
-                    self.wish = self._leases.renew(self._claim)
+                    self.wish = self._door.renew(self._claim)
             except (Overloaded, StorageFailed):
                 with self._lock:
                     self._points[:0] = points
@@ -141,7 +140,7 @@ class Recorder:
     def tell(self, type: str, message: str, *, level: Level = "info", **payload: Any) -> None:
         """Add an event, if the database will have it."""
         try:
-            self.wish = self._leases.tell(self._claim, type, message, level=level, payload=payload)
+            self.wish = self._door.tell(self._claim, type, message, level=level, payload=payload)
         except (Overloaded, StorageFailed):
             return  # an event is worth less than the training
 

@@ -2,7 +2,7 @@
 
 Takes whatever JSON held; gives a frozen ``JobSpec`` or raises InvalidInput that
 names the field (``network.layers``). Only ``model`` and ``dataset`` must be
-there; what is None is chosen later (``app.jobs.settling``). Knows neither the
+there; what is None is chosen later (``training.planning``). Knows neither the
 dataset nor the machine.
 """
 
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final
 
 from pydantic import (
     BaseModel,
@@ -22,10 +22,15 @@ from pydantic import (
     field_validator,
 )
 
-from app.charlm.network import NetworkConfig
-from app.charlm.schedule import TrainingConfig
-from app.errors import InvalidInput
-from app.store.layout import checked_name
+from ..charlm.bounds import Bound
+from ..charlm.cells import Activation, Cell
+from ..charlm.corpus.windows import FRACTION_BOUNDS
+from ..charlm.network_config import NETWORK_BOUNDS
+from ..charlm.schedule import TRAINING_BOUNDS, LossName, OptimizerName, ScheduleName
+from ..errors import InvalidInput
+from ..store.layout import checked_name
+from ..training.planning import TrainingPlan, Wishes
+from ..validation import bounded, invalid
 
 DATASET_PREFIX: Final = "ds_"
 
@@ -33,8 +38,14 @@ _Text = Annotated[str, StringConstraints(max_length=500, pattern=r"^[^\x00-\x1f\
 _Reference = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9@:._-]{1,300}$")]
 _TagName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 _Tag = _Text | bool | Annotated[int, Field(ge=-(2**53), le=2**53)] | FiniteFloat
-_Validation = Annotated[float, Field(gt=0, le=0.4)]
-_Test = Annotated[float, Field(ge=0, le=0.4)]
+
+
+def _within(bound: Bound, default: float | None = None) -> Any:
+    return Field(default, **bounded(bound))  # type: ignore[call-overload]
+
+
+#: What the training's part of a spec says beside the values of ``TrainingConfig``.
+_NOT_PLANNED: Final = {"validation_fraction", "test_fraction", "checkpoint_every_seconds", "seed"}
 
 
 class _Strict(BaseModel):
@@ -44,32 +55,32 @@ class _Strict(BaseModel):
 class NetworkWishes(_Strict):
     """The network's shape, as far as it was asked for; see ``NetworkConfig``."""
 
-    cell: Literal["rnn", "lstm", "gru"] | None = None
-    activation: Literal["tanh", "relu"] | None = None  # of an rnn
-    layers: int | None = Field(None, ge=1, le=15)
-    hidden_size: int | None = Field(None, ge=1, le=16384)
-    embedding_size: int | None = Field(None, ge=1, le=16384)
-    dropout: float | None = Field(None, ge=0, lt=1)
+    cell: Cell | None = None
+    activation: Activation | None = None  # of an rnn
+    layers: int | None = _within(NETWORK_BOUNDS["layers"])
+    hidden_size: int | None = _within(NETWORK_BOUNDS["hidden_size"])
+    embedding_size: int | None = _within(NETWORK_BOUNDS["embedding_size"])
+    dropout: float | None = _within(NETWORK_BOUNDS["dropout"])
 
 
 class TrainingWishes(_Strict):
     """How to train, as far as it was asked for; see ``TrainingConfig``."""
 
-    budget_seconds: float | None = Field(None, ge=1e-3, le=30 * 86_400)
-    max_epochs: int | None = Field(None, ge=1, le=1_000_000)
-    max_steps: int | None = Field(None, ge=1, le=1_000_000_000)
-    batch_size: int | None = Field(None, ge=1, le=65_536)
-    window: int | None = Field(None, ge=1, le=65_536)
-    optimizer: Literal["sgd", "adam", "adamw"] | None = None
-    learning_rate: float | None = Field(None, ge=1e-9, le=100)
-    schedule: Literal["linear", "constant"] | None = None
-    clip_norm: float | None = Field(None, ge=1e-9, le=1e9)
-    loss: Literal["cross_entropy", "squared_error"] | None = None
-    validation_fraction: _Validation = 0.05
-    test_fraction: _Test = 0.05
-    patience: int | None = Field(None, ge=1, le=1_000_000)
+    budget_seconds: float | None = _within(TRAINING_BOUNDS["budget_seconds"])
+    max_epochs: int | None = _within(TRAINING_BOUNDS["max_epochs"])
+    max_steps: int | None = _within(TRAINING_BOUNDS["max_steps"])
+    batch_size: int | None = _within(TRAINING_BOUNDS["batch_size"])
+    window: int | None = _within(TRAINING_BOUNDS["window"])
+    optimizer: OptimizerName | None = None
+    learning_rate: float | None = _within(TRAINING_BOUNDS["learning_rate"])
+    schedule: ScheduleName | None = None
+    clip_norm: float | None = _within(TRAINING_BOUNDS["clip_norm"])
+    loss: LossName | None = None
+    validation_fraction: float = _within(FRACTION_BOUNDS["validation_fraction"], 0.05)
+    test_fraction: float = _within(FRACTION_BOUNDS["test_fraction"], 0.05)
+    patience: int | None = _within(TRAINING_BOUNDS["patience"])
     checkpoint_every_seconds: float = Field(30.0, ge=0.1, le=86_400)
-    seed: int = Field(1, ge=0, le=2**53)
+    seed: int = _within(TRAINING_BOUNDS["seed"], 1)
 
 
 class JobSpec(_Strict):
@@ -101,7 +112,7 @@ class JobSpec(_Strict):
         try:
             spec = cls.model_validate(document)
         except ValidationError as error:
-            raise _explained(error) from error
+            raise invalid(error) from error
         checked_name(spec.model, param="model")
         return spec
 
@@ -109,6 +120,18 @@ class JobSpec(_Strict):
     def dataset_id(self) -> str:
         """The dataset's bare id."""
         return self.dataset.removeprefix(DATASET_PREFIX)
+
+    @property
+    def wishes(self) -> Wishes:
+        """What was asked of network and training, as planning takes it."""
+        training = self.training.model_dump(exclude=_NOT_PLANNED)
+        return Wishes(
+            network=self.network.model_dump(),
+            training=training,
+            validation_fraction=self.training.validation_fraction,
+            test_fraction=self.training.test_fraction,
+            seed=self.training.seed,
+        )
 
     def document(self) -> dict[str, Any]:
         """The spec as JSON, None where nothing was asked."""
@@ -120,16 +143,12 @@ class JobSpec(_Strict):
         return hashlib.sha256(text.encode()).hexdigest()
 
 
-def settled_document(
-    spec: JobSpec, network: NetworkConfig, training: TrainingConfig, base_model: str | None
-) -> dict[str, Any]:
+def planned_document(spec: JobSpec, plan: TrainingPlan, base_model: str | None) -> dict[str, Any]:
     """The spec with every value that was left out filled in."""
-    document = spec.document()
-    document["network"] = {name: getattr(network, name) for name in NetworkWishes.model_fields}
+    document, values = spec.document(), plan.values
+    document["network"] = {name: values[name] for name in NetworkWishes.model_fields}
     document["training"] |= {
-        name: getattr(training, name)
-        for name in TrainingWishes.model_fields
-        if hasattr(training, name)
+        name: values[name] for name in TrainingWishes.model_fields if name in values
     }
     document["base_model"] = base_model
     document["dataset"] = DATASET_PREFIX + spec.dataset_id
@@ -137,42 +156,10 @@ def settled_document(
 
 
 def in_order(document: dict[str, Any]) -> dict[str, Any]:
-    """A settled document with its fields in the order people expect; JSONB forgets it."""
+    """A planned document with its fields in the order people expect; JSONB forgets it."""
     parts: dict[str, type[BaseModel]] = {"network": NetworkWishes, "training": TrainingWishes}
     ordered = {name: document[name] for name in JobSpec.model_fields if name in document}
     for part, fields in parts.items():
         kept = ordered[part]
         ordered[part] = {name: kept[name] for name in fields.model_fields if name in kept}
     return ordered
-
-
-_CODES: Final = {
-    "missing": "missing",
-    "extra_forbidden": "unknown_field",
-    "greater_than_equal": "out_of_range",
-    "greater_than": "out_of_range",
-    "less_than_equal": "out_of_range",
-    "less_than": "out_of_range",
-    "finite_number": "out_of_range",
-    "literal_error": "invalid_value",
-}
-
-
-def _explained(error: ValidationError) -> InvalidInput:
-    first = error.errors(include_url=False, include_input=False)[0]
-    names = [str(part) for part in first["loc"] if not _is_branch(str(part))]
-    field = ".".join(names)[:200]
-    kind = first["type"]
-    if kind == "extra_forbidden":
-        message = f"{field} is not something that can be set."
-    elif kind == "missing":
-        message = f"{field} is missing."
-    else:
-        message = f"{field}: {first['msg'][0].lower()}{first['msg'][1:]}."
-    code = _CODES.get(kind, "invalid_type" if kind.endswith("_type") else "invalid_value")
-    return InvalidInput(message, param=field or None, code=code)
-
-
-def _is_branch(part: str) -> bool:
-    """Whether this is the name of an alternative of a union, which nobody wrote."""
-    return part in ("bool", "int", "float", "finite-float") or part.startswith("constrained-")

@@ -9,12 +9,22 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Generic, Literal, TypeVar
 
-from app.jobs.states import FINAL, JobState, Wish
+from ..charlm.sizing import Chosen
+from .states import FINAL, JobState, Wish
 
 Level = Literal["info", "warning", "error"]
 CheckpointKind = Literal["periodic", "best", "final"]
 Order = Literal["asc", "desc"]
 T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A lease on a job: whoever holds it runs the job."""
+
+    job_id: str
+    number: int  # of the attempt
+    token: int
 
 
 @dataclass(frozen=True)
@@ -60,7 +70,7 @@ class Job:
     """What was asked for and where it stands.
 
     ``spec`` is the document of the request with every value that was left out
-    filled in; ``chosen`` says of those values why: each has name, value and reason.
+    filled in; ``chosen`` says of those values why.
     ``base_model`` and ``model_version`` are ``name@version``.
     """
 
@@ -74,7 +84,7 @@ class Job:
     desired: Wish
     priority: int
     spec: dict[str, Any]
-    chosen: tuple[dict[str, str], ...]
+    chosen: tuple[Chosen, ...]
     attempt: int
     max_attempts: int
     progress: JobProgress | None

@@ -15,9 +15,9 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, Final, NamedTuple, Protocol
 
-from app.errors import CharloomError, Conflict, InvalidInput, NotFound, StorageFailed
-from app.store.folder import Folder
-from app.store.objects import Objects
+from ..errors import CharloomError, Conflict, InvalidInput, NotFound, StorageFailed
+from .folder import Folder
+from .objects import Objects
 
 _PART: Final = r"[A-Za-z0-9][A-Za-z0-9._:-]{0,199}"
 _KEY: Final = re.compile(rf"{_PART}(/{_PART}){{0,7}}")

@@ -22,14 +22,16 @@ from pydantic import (
     model_validator,
 )
 
-from app.charlm.measures import Measures
-from app.charlm.network import NetworkConfig
-from app.charlm.vocabulary import RESERVED, Vocabulary
-from app.errors import InvalidInput
+from ..charlm.cells import Activation, Cell
+from ..charlm.corpus.windows import CorpusFormat
+from ..charlm.measures import Measures
+from ..charlm.network_config import NetworkConfig
+from ..charlm.vocabulary import RESERVED, Vocabulary
+from ..errors import InvalidInput
 
 FORMAT_VERSION: Final = 1
-Precision = Literal["float32", "float16", "bfloat16"]
-CorpusFormat = Literal["lines", "text"]
+WeightDtype = Literal["float32", "float16", "bfloat16"]
+"""The type of the numbers in the file; ``serving_precision`` is the one computed in."""
 
 _Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 _Ulid = Annotated[str, StringConstraints(pattern=r"^[0-9A-Z]{26}$")]
@@ -80,18 +82,18 @@ class Card(_Part):
     """
 
     format_version: Literal[1] = FORMAT_VERSION
-    cell: Literal["rnn", "lstm", "gru"]
+    cell: Cell
     layers: int
     hidden_size: int
     embedding_size: int
     dropout: FiniteFloat = 0.0
-    activation: Literal["tanh", "relu"] = "tanh"
+    activation: Activation = "tanh"
     tied: bool = False
     parameters: _Count
     symbols: _Count
     vocabulary: str = Field(repr=False)
     corpus_format: CorpusFormat
-    precision: Precision
+    precision: WeightDtype
     weights_sha256: _Digest
     serving_precision: Literal["float32", "int8"] = "float32"
     verbatim_copy_rate: FiniteFloat | None = Field(None, ge=0, le=1)  # of 1,000 samples

@@ -16,7 +16,7 @@ import json
 from collections.abc import Mapping
 from typing import Any, Final, NamedTuple, NoReturn
 
-from app.errors import InvalidArtifact, TooLarge
+from ..errors import InvalidArtifact, TooLarge
 
 PREFIX: Final = 8
 MAX_HEADER: Final = 1_000_000

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from app.errors import InvalidInput
+from ..errors import InvalidInput
 
 SUFFIX: Final = ".safetensors"
 NAME_LENGTH: Final = 200

@@ -16,7 +16,7 @@ from typing import Any, BinaryIO
 
 import fsspec
 
-from app.errors import InvalidInput
+from ..errors import InvalidInput
 
 
 class Objects:

@@ -1,4 +1,4 @@
-"""What requests must look like and what answers look like; bounds live here.
+"""What requests must look like, and what completions and errors look like.
 
 The answers' classes are for the documentation: the routes give them as JSON
 directly. Knows no engine and no database.
@@ -12,11 +12,16 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import BaseModel, Field, ValidationError, WrapValidator, field_validator
 from pydantic_core import PydanticCustomError
 
-from app.web.bodies import Body
+from ..charlm.sampling import BIAS_BOUND, SAMPLING_BOUNDS
+from ..engine.sequence import MOST_CHOICES, MOST_SYMBOLS
+from ..validation import bounded
+from .http.bodies import Body
 
 MOST_CHARACTERS: Final = 1_000_000
 MOST_INPUTS: Final = 1_000
 MOST_PROMPTS: Final = 1_000
+MOST_TOP: Final = 20
+"""Alternatives beside each symbol."""
 
 
 def kind(description: str) -> WrapValidator:
@@ -44,6 +49,11 @@ Model = Annotated[
 ]
 
 
+def _drawing(name: str, default: float | None, description: str | None = None) -> Any:
+    """A field of ``Sampling``, with its bound."""
+    return Field(default, description=description, **bounded(SAMPLING_BOUNDS[name]))  # type: ignore[call-overload]
+
+
 class StreamOptions(Body):
     include_usage: bool = False
     include_obfuscation: Any = Field(None, description="Accepted and ignored.")
@@ -54,21 +64,22 @@ class CompletionRequest(Body):
 
     model: Model = None
     prompt: Prompts = Field("", description='What comes before; "" starts from the boundary.')
-    max_tokens: int = Field(256, ge=0, le=100_000)
-    temperature: float = Field(1.0, ge=0, le=5, description="0 takes the likeliest symbol.")
-    top_p: float = Field(1.0, ge=0, le=1)
-    top_k: int = Field(0, ge=0, le=2**31 - 1, description="0 is off.")
-    min_p: float = Field(0.0, ge=0, le=1)
-    frequency_penalty: float = Field(0.0, ge=-2, le=2)
-    presence_penalty: float = Field(0.0, ge=-2, le=2)
+    max_tokens: int = Field(256, ge=0, le=MOST_SYMBOLS)
+    temperature: float = _drawing("temperature", 1.0, description="0 takes the likeliest symbol.")
+    top_p: float = _drawing("top_p", 1.0)
+    top_k: int = _drawing("top_k", 0, description="0 is off.")
+    min_p: float = _drawing("min_p", 0.0)
+    frequency_penalty: float = _drawing("frequency_penalty", 0.0)
+    presence_penalty: float = _drawing("presence_penalty", 0.0)
     logit_bias: dict[
-        Annotated[str, Field(pattern=r"^[0-9]{1,9}$")], Annotated[float, Field(ge=-100, le=100)]
+        Annotated[str, Field(pattern=r"^[0-9]{1,9}$")],
+        Annotated[float, Field(ge=BIAS_BOUND.least, le=BIAS_BOUND.most)],
     ] = Field({}, max_length=100_000, description="Symbol id -> what is added to its logit.")
     stop: Stops = Field([], description="Where to stop; up to 16 strings, not part of the text.")
-    n: int = Field(1, ge=1, le=128)
-    best_of: int | None = Field(None, ge=1, le=128, description="Ranked by mean logprob.")
-    seed: int | None = Field(None, ge=0, le=2**63 - 1, description="Drawn when left out.")
-    logprobs: int | None = Field(None, ge=0, le=20)
+    n: int = Field(1, ge=1, le=MOST_CHOICES)
+    best_of: int | None = Field(None, ge=1, le=MOST_CHOICES, description="Ranked by mean logprob.")
+    seed: int | None = _drawing("seed", None, description="Drawn when left out.")
+    logprobs: int | None = Field(None, ge=0, le=MOST_TOP)
     echo: bool = False
     stream: bool = False
     stream_options: StreamOptions = StreamOptions()
@@ -116,7 +127,7 @@ class ScoreRequest(Body):
     model: Model = None
     input: Inputs
     per_character: bool = False
-    top: int = Field(0, ge=0, le=20, description="Alternatives beside each character.")
+    top: int = Field(0, ge=0, le=MOST_TOP, description="Alternatives beside each character.")
 
     @field_validator("input")
     @classmethod
@@ -216,90 +227,3 @@ class CompletionAnswer(BaseModel):
     choices: list[Choice]
     usage: Usage
     unknown_characters: str = Field(description="Read as the unknown symbol.")
-
-
-class Alternative(BaseModel):
-    character: str | None
-    logprob: float
-
-
-class CharacterScore(BaseModel):
-    character: str | None = Field(description="null for the boundary that closes a line.")
-    logprob: float
-    rank: int
-    top: list[Alternative]
-
-
-class ScoreItem(BaseModel):
-    object: Literal["score"]
-    index: int
-    characters: int = Field(description="Predicted symbols: a line's closing boundary counts.")
-    nats: float
-    bits_per_character: float
-    perplexity: float
-    percentile: float | None = Field(
-        description="How many in a hundred held-out records are less surprising."
-    )
-    unknown_characters: str
-    per_character: list[CharacterScore] | None
-
-
-class ScoreUsage(BaseModel):
-    prompt_tokens: int
-    total_tokens: int
-
-
-class ScoreAnswer(BaseModel):
-    object: Literal["list"]
-    model: str
-    data: list[ScoreItem]
-    usage: ScoreUsage
-
-
-class RankItem(BaseModel):
-    object: Literal["rank"]
-    index: int = Field(description="Place in the request.")
-    candidate: str
-    logprob: float = Field(description="Of the candidate after the prompt, natural.")
-    characters: int
-    unknown_characters: str
-
-
-class RankAnswer(BaseModel):
-    object: Literal["list"]
-    model: str
-    data: list[RankItem]
-    usage: ScoreUsage
-
-
-class ModelAnswer(BaseModel):
-    id: str
-    object: Literal["model"]
-    created: int
-    owned_by: str
-    version: int
-    aliases: dict[str, int]
-    card: dict[str, Any]
-
-
-class ModelList(BaseModel):
-    object: Literal["list"]
-    data: list[ModelAnswer]
-    first_id: str | None
-    last_id: str | None
-    has_more: bool
-
-
-class ModelDeleted(BaseModel):
-    id: str
-    object: Literal["model"]
-    deleted: Literal[True]
-
-
-class AliasAnswer(BaseModel):
-    id: str
-    object: Literal["model.alias"]
-    model: str
-    alias: str
-    version: int
-    deleted: bool = False

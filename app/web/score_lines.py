@@ -14,38 +14,39 @@ from typing import Final
 from fastapi import Request
 from pydantic import ValidationError
 
-from app.engine.sequence import Piece
-from app.errors import CharloomError, InvalidInput, Overloaded, TooLarge
-from app.web.answers import AT_ONCE, check_numbers, json_pieces
-from app.web.bodies import parse_json
-from app.web.problems import error_object, invalid, request_id
-from app.web.reports import Report
-from app.web.schemas import MOST_CHARACTERS, LineOfScores
+from ..engine.sequence import Piece
+from ..errors import CharloomError, InvalidInput, Overloaded, TooLarge
+from ..validation import invalid
+from .http.answers import AT_ONCE, check_numbers, json_pieces
+from .http.bodies import parse_json
+from .http.problems import error_object, request_id
+from .schemas import MOST_CHARACTERS, LineOfScores
+from .scoring import Scoring
 
 _LINES_AT_ONCE: Final = 256
 _CHARACTERS_AT_ONCE: Final = 65_536
 _MOST_LINE_BYTES: Final = 4 << 20
 
 
-async def answers(report: Report, request: Request) -> AsyncGenerator[bytes, None]:
+async def answers(scoring: Scoring, request: Request) -> AsyncGenerator[bytes, None]:
     """An answer a line, in order; a line that is wrong gets an error in its place."""
     index, name = 0, request_id(request.scope)
-    async for batch in _batches(_lines(request.stream()), report):
+    async for batch in _batches(_lines(request.stream()), scoring):
         texts = [each for each in batch if isinstance(each, str)]
         found: Sequence[Piece] | CharloomError = ()
         try:
             if texts:
-                found = await _patiently(report, texts)
+                found = await _patiently(scoring, texts)
         except CharloomError as error:
             found = error
-        told = partial(_told, report, batch, found, index, name)
-        large = sum(map(report.numbers, texts)) > AT_ONCE
-        yield await asyncio.to_thread(told) if large else told()
+        lines = partial(_answer, scoring, batch, found, index, name)
+        large = sum(map(scoring.numbers, texts)) > AT_ONCE
+        yield await asyncio.to_thread(lines) if large else lines()
         index += len(batch)
 
 
-def _told(
-    report: Report,
+def _answer(
+    scoring: Scoring,
     batch: Sequence[str | CharloomError],
     found: Sequence[Piece] | CharloomError,
     first: int,
@@ -53,25 +54,25 @@ def _told(
 ) -> bytes:
     """The lines of one batch."""
     scored = iter(() if isinstance(found, CharloomError) else found)
-    told = []
+    lines = []
     for index, each in enumerate(batch, first):
         wrong = each if isinstance(each, CharloomError) else found
         if isinstance(wrong, CharloomError):
-            told.append(json.dumps({"index": index, "error": error_object(wrong, name)}))
+            lines.append(json.dumps({"index": index, "error": error_object(wrong, name)}))
         else:
             assert isinstance(each, str)
-            told += json_pieces(report.item(index, each, next(scored)))
-        told.append("\n")
-    return "".join(told).encode()
+            lines += json_pieces(scoring.item(index, each, next(scored)))
+        lines.append("\n")
+    return "".join(lines).encode()
 
 
-async def _patiently(report: Report, texts: Sequence[str]) -> list[Piece]:
+async def _patiently(scoring: Scoring, texts: Sequence[str]) -> list[Piece]:
     """Scores; while the server is full the client's body waits instead of failing, for a time."""
     loop = asyncio.get_running_loop()
-    until = loop.time() + report.timeout_seconds
+    until = loop.time() + scoring.timeout_seconds
     while True:
         try:
-            return await report.submit(texts).collect()
+            return await scoring.submit(texts).collect()
         except Overloaded as error:
             if error.code != Overloaded.code or loop.time() > until:
                 raise
@@ -98,12 +99,12 @@ async def _lines(body: AsyncIterator[bytes]) -> AsyncGenerator[bytes | TooLarge,
 
 
 async def _batches(
-    lines: AsyncIterator[bytes | TooLarge], report: Report
+    lines: AsyncIterator[bytes | TooLarge], scoring: Scoring
 ) -> AsyncGenerator[list[str | CharloomError], None]:
     batch: list[str | CharloomError] = []
     characters = 0
     async for line in lines:
-        text = _text(line, report)
+        text = _text(line, scoring)
         characters += len(text) if isinstance(text, str) else 0
         batch.append(text)
         if len(batch) == _LINES_AT_ONCE or characters >= _CHARACTERS_AT_ONCE:
@@ -113,7 +114,7 @@ async def _batches(
         yield batch
 
 
-def _text(line: bytes | TooLarge, report: Report) -> str | CharloomError:
+def _text(line: bytes | TooLarge, scoring: Scoring) -> str | CharloomError:
     """The text of a line: a JSON string or ``{"input": …}``."""
     if isinstance(line, TooLarge):
         return line
@@ -122,7 +123,7 @@ def _text(line: bytes | TooLarge, report: Report) -> str | CharloomError:
         text = LineOfScores.model_validate(
             {"input": given} if isinstance(given, str) else given
         ).input
-        check_numbers(report.numbers(text), "input")
+        check_numbers(scoring.numbers(text), "input")
         return text
     except ValidationError as error:
         return invalid(error)

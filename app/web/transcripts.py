@@ -12,24 +12,21 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 
-from app.charlm.vocabulary import BOUNDARY, RESERVED, Vocabulary
-from app.engine.sequence import Ids, Piece
-
-LEAST_LOGPROB: Final = -9999.0  # JSON has no −inf
-
-Top = Sequence[tuple[int, float]]
+from ..charlm.vocabulary import BOUNDARY, RESERVED, Ids, Vocabulary
+from ..engine.sequence import Piece
+from ..rendering.scores import LEAST_LOGPROB, Top
 
 
 @dataclass(frozen=True)
 class Prompt:
     """A prompt as it was given: its ids, and what each of them is as text.
 
-    ``led`` tells that the ids began with the boundary, which every text begins
-    with anyhow and which is read once.
+    ``led`` tells that the ids began with the boundary; every text begins with it,
+    and it is read once.
     """
 
     ids: Ids

@@ -147,7 +147,7 @@ def loss_curve() -> None:
 
 def train() -> None:
     """Train, and keep the curve."""
-    from app.jobs.training_run import Wishes, plan  # not needed to draw
+    from app.training.trainer import Wishes, plan  # not needed to draw
 
     names = (unicodedata.name(chr(point), "") for point in range(sys.maxunicode + 1))
     # The tens of thousands of ideographs have numbers for names.

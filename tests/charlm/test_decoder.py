@@ -8,12 +8,16 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from app.charlm.cells import Activation, Cell
 from app.charlm.decoder import PRECISIONS, Decoder, Precision, Row
-from app.charlm.generation import generate
-from app.charlm.network import Activation, Cell, CharNetwork, NetworkConfig
-from app.charlm.sampling import Sampling, log_total
+from app.charlm.kernels.sampling import log_total
+from app.charlm.network import CharNetwork
+from app.charlm.network_config import NetworkConfig
+from app.charlm.sampling import Sampling
 from app.charlm.vocabulary import BOUNDARY
 from app.errors import InvalidInput
+from tests.charlm.reference import generate
+from tests.charlm.reference import logits as logits_of
 
 CELLS: list[tuple[Cell, Activation]] = [
     ("rnn", "tanh"),
@@ -40,7 +44,7 @@ def test_float32_is_the_network(cell: Cell, activation: Activation, layers: int,
         logits, after = network(chars, network.initial_state(3))
     state = decoder.initial_state(3)
     for t in range(20):
-        ours = decoder.logits(chars[:, t].numpy(), state)
+        ours = logits_of(decoder, chars[:, t].numpy(), state)
         np.testing.assert_allclose(ours, logits[:, t].numpy(), rtol=0, atol=1e-5)
     np.testing.assert_allclose(state, after.numpy(), rtol=0, atol=1e-5)
 
@@ -80,14 +84,16 @@ def test_a_relu_state_without_bound_stays_a_number() -> None:
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_warming_up_changes_nothing(precision: Precision) -> None:
     decoder = Decoder.from_network(network_of("gru"), precision)
-    before = decoder.logits(np.array([BOUNDARY]), decoder.initial_state(1))
+    before = logits_of(decoder, np.array([BOUNDARY]), decoder.initial_state(1))
     decoder.warm_up()
-    assert np.array_equal(before, decoder.logits(np.array([BOUNDARY]), decoder.initial_state(1)))
+    assert np.array_equal(
+        before, logits_of(decoder, np.array([BOUNDARY]), decoder.initial_state(1))
+    )
 
 
 def test_ranks_count_what_was_likelier() -> None:
     decoder = Decoder.from_network(network_of("gru"), "float32")
-    logits = decoder.logits(np.array([BOUNDARY]), decoder.initial_state(1))[0]
+    logits = logits_of(decoder, np.array([BOUNDARY]), decoder.initial_state(1))[0]
     order = np.argsort(-logits)
     reading = decoder.read(
         [np.array([BOUNDARY])] * SYMBOLS,
@@ -120,7 +126,7 @@ def test_many_rows_and_long_texts_are_read_as_each_symbol_alone(
     whole = decoder.read(texts, together, range(rows), texts)
     for b in (0, rows // 2, rows - 1):
         alone = decoder.initial_state(1)
-        logits = [decoder.logits(np.array([symbol]), alone)[0].copy() for symbol in texts[b]]
+        logits = [logits_of(decoder, np.array([symbol]), alone)[0].copy() for symbol in texts[b]]
         readings = [
             float(each[symbol]) - log_total(each, SYMBOLS, np.empty(SYMBOLS))
             for each, symbol in zip(logits, texts[b], strict=True)
@@ -207,6 +213,6 @@ def test_a_prompt_shapes_what_follows() -> None:
     first = next(generate(decoder, prompt, greedy, max_symbols=1, boundary=False))
     logits = decoder.initial_state(1)
     for symbol in (BOUNDARY, 4, 5, 6):
-        last = decoder.logits(np.array([symbol]), logits)[0]
+        last = logits_of(decoder, np.array([symbol]), logits)[0]
     assert first[0] == 2 + int(last[2:].argmax())
     assert list(generate(decoder, prompt, greedy, max_symbols=0, boundary=False)) == []

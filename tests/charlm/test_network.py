@@ -10,7 +10,9 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from app.charlm.network import Activation, Cell, CharNetwork, NetworkConfig
+from app.charlm.cells import Activation, Cell
+from app.charlm.network import CharNetwork
+from app.charlm.network_config import NetworkConfig
 from app.errors import InvalidInput
 
 Array = NDArray[np.float64]

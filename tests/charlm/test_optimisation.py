@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from app.charlm.network import CharNetwork, NetworkConfig
+from app.charlm.corpus.windows import IGNORED
+from app.charlm.network import CharNetwork
+from app.charlm.network_config import NetworkConfig
 from app.charlm.optimisation import cross_entropy, make_optimizer, squared_error
 from app.charlm.schedule import OptimizerName, TrainingConfig
-from app.charlm.windows import IGNORED
 
 TARGETS = torch.tensor([0, 3, IGNORED, 1, IGNORED])
 

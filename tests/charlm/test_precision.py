@@ -7,10 +7,11 @@ import pytest
 import torch
 
 from app.charlm.decoder import Decoder
-from app.charlm.generation import generate
-from app.charlm.network import CharNetwork, NetworkConfig
+from app.charlm.network import CharNetwork
+from app.charlm.network_config import NetworkConfig
 from app.charlm.precision import compare_precisions
 from app.charlm.sampling import Sampling
+from tests.charlm.reference import generate
 
 RECORDS = [np.random.default_rng(n).integers(2, 30, 40).astype(np.int32) for n in range(60)]
 

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.charlm.sampling import Sampling, choose, likeliest, log_total, uniform
+from app.charlm.kernels.sampling import choose, likeliest, log_total, uniform
+from app.charlm.sampling import Sampling
 from app.errors import InvalidInput
 
 LOGITS = np.array([9.0, 5.0, 1.0, 0.0, -1.0, 1.0], dtype=np.float32)

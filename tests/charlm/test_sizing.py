@@ -9,9 +9,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.charlm.network import Cell
-from app.charlm.sizing import Choice, CorpusFacts, choose, measure_speed
-from app.charlm.windows import CorpusFormat
+from app.charlm.cells import Cell
+from app.charlm.corpus.windows import CorpusFormat
+from app.charlm.sizing import Choice, CorpusFacts, choose
+from app.charlm.speed import measure_speed
 
 SPEED = 1.6e11  # two cores
 
@@ -29,7 +30,7 @@ def test_a_play_in_three_minutes() -> None:
     assert (choice.network.cell, choice.network.layers, size(choice)) == ("lstm", 1, 512)
     assert (choice.training.batch_size, choice.training.window) == (16, 100)
     assert choice.network.dropout == 0.1
-    assert any("512" in each.value for each in choice.chosen)
+    assert ("layers", "hidden_size") in [each.fields for each in choice.chosen]
 
 
 def test_names_in_three_minutes() -> None:

@@ -15,8 +15,9 @@ from torch import Tensor
 
 from app.charlm.checkpoint import Checkpoint
 from app.charlm.corpus import Corpus, LineCorpus, TextCorpus
-from app.charlm.measures import evaluate
-from app.charlm.network import CharNetwork, NetworkConfig
+from app.charlm.evaluation import evaluate
+from app.charlm.network import CharNetwork
+from app.charlm.network_config import NetworkConfig
 from app.charlm.schedule import LossName, OptimizerName, TrainingConfig
 from app.charlm.training import Progress, Training
 from app.charlm.vocabulary import Vocabulary

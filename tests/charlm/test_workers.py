@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.charlm.decoder import Decoder, Row
-from app.charlm.network import CharNetwork, NetworkConfig
+from app.charlm.network import CharNetwork
+from app.charlm.network_config import NetworkConfig
 from app.charlm.sampling import Sampling
 from app.charlm.workers import LEAST_ROWS, Workers
 

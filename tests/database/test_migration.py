@@ -18,8 +18,9 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import inspect, make_url, text
 
 from app.database import dataset_tables, job_tables, migration
+from app.database.model_tables import ModelRow
 from app.database.session import Database
-from app.database.tables import Base, ModelRow
+from app.database.tables import Base
 from app.errors import Conflict, Overloaded
 from tests.database.test_session import held, impatient
 

@@ -12,8 +12,8 @@ import pytest
 from sqlalchemy import event, make_url, text
 from sqlalchemy.exc import IntegrityError, ProgrammingError
 
+from app.database.model_tables import ModelRow
 from app.database.session import SAFE_WAL, Database, journal_mode
-from app.database.tables import ModelRow
 from app.errors import CharloomError, InvalidInput, Overloaded, StorageFailed
 from tests import disks
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from sqlalchemy.exc import IntegrityError
 
+from app.database.model_tables import ModelRow
 from app.database.session import Database
-from app.database.tables import ModelRow
 from app.database.upserts import insert_or_leave, insert_or_replace
 
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
+from app.charlm.cells import Cell
 from app.charlm.decoder import Precision
-from app.charlm.network import Cell, CharNetwork, NetworkConfig
+from app.charlm.network import CharNetwork
+from app.charlm.network_config import NetworkConfig
 from app.engine.bench import measure
 from app.engine.floors import multiply_adds_per_second, streaming_seconds
 

@@ -16,9 +16,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from app.charlm.cells import Cell
 from app.charlm.decoder import Decoder, Precision
-from app.charlm.generation import generate
-from app.charlm.network import Cell, CharNetwork, NetworkConfig
+from app.charlm.network import CharNetwork
+from app.charlm.network_config import NetworkConfig
 from app.charlm.sampling import Sampling
 from app.charlm.scoring import score
 from app.charlm.vocabulary import BOUNDARY
@@ -27,6 +28,7 @@ from app.engine.scheduler import Limits
 from app.engine.sequence import FinishReason, Piece, Request, StopRule
 from app.engine.stream import Abandoned, AsyncStream, BlockingStream, Bridge
 from app.errors import InvalidInput, Overloaded, TooLarge
+from tests.charlm.reference import generate
 
 SYMBOLS = 7
 

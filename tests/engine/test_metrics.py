@@ -8,7 +8,8 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from app.charlm.decoder import Decoder
-from app.charlm.network import CharNetwork, NetworkConfig
+from app.charlm.network import CharNetwork
+from app.charlm.network_config import NetworkConfig
 from app.engine.engine import Engine
 from app.engine.metrics import Metrics
 from app.engine.scheduler import Limits

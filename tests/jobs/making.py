@@ -10,18 +10,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from app.catalog.datasets import Dataset, Datasets
+from app.catalog.models import Registry
 from app.database.session import Database
-from app.dataset_store import Dataset, Datasets
 from app.errors import Overloaded
-from app.jobs.assembly import checkpoint_store
-from app.jobs.facade import Jobs
-from app.jobs.leases import Leases
+from app.jobs.jobs import Jobs
 from app.jobs.queue import Queue
-from app.jobs.runner import Surroundings
+from app.jobs.runner_door import RunnerDoor
 from app.jobs.spec import JobSpec
 from app.jobs.times import Times
 from app.jobs.values import Job
-from app.registry import Registry
+from app.runner import Surroundings
 from app.settings import Settings
 from app.store.blobs import BlobStore
 
@@ -66,8 +65,8 @@ class Place:
         return Queue(self.database, self.times)
 
     @property
-    def leases(self) -> Leases:
-        return Leases(self.database, self.times)
+    def door(self) -> RunnerDoor:
+        return RunnerDoor(self.database, self.times)
 
     @property
     def surroundings(self) -> Surroundings:
@@ -110,7 +109,7 @@ def make_place(
         lease_seconds=lease,
     )
     models = BlobStore(settings.models_dir)
-    datasets = Datasets(database, BlobStore(str(settings.data_dir / "datasets")))
+    datasets = Datasets(database, BlobStore(settings.datasets_url))
     words = folder / "words.txt"
     words.write_text("\n".join(WORDS))
     return Place(
@@ -119,7 +118,7 @@ def make_place(
         models=models,
         registry=Registry(database, models),
         datasets=datasets,
-        checkpoints=checkpoint_store(settings),
+        checkpoints=BlobStore(settings.checkpoints_url),
         dataset=datasets.add(words, "words", "lines"),
         times=Times(lease),
     )

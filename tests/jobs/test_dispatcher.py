@@ -19,13 +19,14 @@ from app.database.job_tables import AttemptRow, JobRow, RunRow
 from app.database.tables import Base
 from app.errors import LeaseLost, Overloaded, StorageFailed
 from app.jobs.dispatcher import Dispatcher
-from app.jobs.executors import Status, host_name
+from app.jobs.dispatcher_door import DispatcherDoor
+from app.jobs.executors import Status
+from app.jobs.executors.processes import host_name
 from app.jobs.publishing import publish
-from app.jobs.queue import Claim, Queue
+from app.jobs.queue import Queue
 from app.jobs.states import JobState
 from app.jobs.times import Times
-from app.jobs.upkeep import Upkeep
-from app.jobs.values import Job
+from app.jobs.values import Claim, Job
 from tests.jobs.making import Place, wait_for
 from tests.models import tiny_artifact
 
@@ -63,8 +64,8 @@ class Threads:
     def stop(self, reference: str, *, force: bool) -> None:
         self.stopped.append((reference, force))
 
-    def here(self, reference: str) -> bool:
-        return True
+    def find(self, claim: Claim) -> str | None:
+        return None
 
     def exit_code(self, reference: str) -> int | None:
         return -9
@@ -96,10 +97,10 @@ def publishing(place: Place) -> Callable[[Claim], None]:
     """A runner that needs no training."""
 
     def work(claim: Claim) -> None:
-        job = place.leases.begin(claim, host="here", reference=f"{host_name()}/1/1")
-        assert place.leases.to_publishing(claim)
+        job = place.door.begin(claim, host="here", pid=1, pid_started=2.0)
+        assert place.door.to_publishing(claim)
         staged = place.registry.stage(job.model, tiny_artifact(), job.run_id)
-        publish(place.leases, place.registry, place.database, place.models, claim, staged)
+        publish(place.door, place.registry, place.database, place.models, claim, staged)
 
     return work
 
@@ -249,12 +250,12 @@ def test_a_runner_without_progress_is_stopped(place: Place) -> None:
     training, end, refused = threading.Event(), threading.Event(), threading.Event()
 
     def work(claim: Claim) -> None:
-        place.leases.begin(claim, host="here", reference=f"{host_name()}/{job.id}/1")
-        place.leases.take_up(claim, job.run_id, 0, {})
+        place.door.begin(claim, host="here", pid=1, pid_started=2.0)
+        place.door.take_up(claim, job.run_id, 0, {})
         training.set()
         end.wait(60)
         try:
-            place.leases.renew(claim)
+            place.door.renew(claim)
         except LeaseLost:
             refused.set()
 
@@ -277,7 +278,7 @@ def test_a_runner_that_will_not_stop_is_made_to(place: Place) -> None:
     end = threading.Event()
 
     def work(claim: Claim) -> None:
-        place.leases.begin(claim, host="here", reference=f"{host_name()}/{job.id}/1")
+        place.door.begin(claim, host="here", pid=1, pid_started=2.0)
         end.wait(60)
 
     executor = Threads(work)
@@ -296,7 +297,7 @@ def test_a_runner_that_stands_still_is_ended_and_the_events_say_so(place: Place)
     end = threading.Event()
 
     def work(claim: Claim) -> None:
-        place.leases.begin(claim, host="here", reference=f"{host_name()}/{job.id}/1")
+        place.door.begin(claim, host="here", pid=1, pid_started=2.0)
         waiting(end)
 
     executor = Threads(work)
@@ -317,7 +318,7 @@ def test_a_runner_has_a_minute_to_come_up(place: Place) -> None:
     place.submitted()
     claim = Queue(place.database, Times(0.1)).claim("test", "local")
     assert claim is not None
-    (active,) = Upkeep(place.database, Times(0.1)).active()
+    (active,) = DispatcherDoor(place.database, Times(0.1)).active()
     assert active.late < -50_000
 
 
@@ -329,7 +330,7 @@ def test_a_runner_that_stands_still_and_holds_the_database_is_ended(
     executor = Threads(lambda claim: waiting(end))
     with dispatching(place, executor, times=Times(0.3)):
         reference = wait_for(lambda: next(iter(executor.running), None))
-        wait_for(lambda: Upkeep(place.database, place.times).active()[0].reference)
+        wait_for(lambda: DispatcherDoor(place.database, place.times).active()[0].reference)
         time.sleep(0.1)  # a round that sees it
 
         def locked(self: Dispatcher) -> None:

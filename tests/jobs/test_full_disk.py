@@ -8,12 +8,12 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
-from app.jobs.runner import Attempt
+from app.catalog.models import Registry
 from app.jobs.states import JobState
-from app.registry import Registry
+from app.runner import Attempt
 from app.store.blobs import BlobStore
 from tests.jobs.making import Place
-from tests.jobs.test_runner import attempt
+from tests.test_runner import attempt
 
 
 @contextmanager

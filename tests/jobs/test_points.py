@@ -9,13 +9,13 @@ import pytest
 from app.errors import NotFound
 from app.jobs.values import Point
 from tests.jobs.making import Place
-from tests.jobs.test_leases import begun
+from tests.jobs.test_runner_door import begun
 
 
 def record(place: Place, values: list[float], name: str = "train_loss") -> str:
     job, claim = begun(place)
     points = [Point(name, step, step, value) for step, value in enumerate(values)]
-    place.leases.record(claim, job.run_id, points, None)
+    place.door.record(claim, job.run_id, points, None)
     return job.run_id
 
 
@@ -46,7 +46,7 @@ def test_what_is_not_finite_is_told(place: Place) -> None:
 def test_a_point_written_again_replaces_the_first(place: Place) -> None:
     job, claim = begun(place)
     for value in (1.0, 2.0):
-        place.leases.record(claim, job.run_id, [Point("train_loss", 1, 0, value)], None)
+        place.door.record(claim, job.run_id, [Point("train_loss", 1, 0, value)], None)
     (series,) = place.jobs.metrics(job.run_id)
     assert [bucket.last for bucket in series.points] == [2.0]
 
@@ -54,7 +54,7 @@ def test_a_point_written_again_replaces_the_first(place: Place) -> None:
 def test_only_the_names_asked_for_in_order(place: Place) -> None:
     job, claim = begun(place)
     names = ["b", "a", "c"]
-    place.leases.record(claim, job.run_id, [Point(name, 1, 0, 1.0) for name in names], None)
+    place.door.record(claim, job.run_id, [Point(name, 1, 0, 1.0) for name in names], None)
     assert [series.name for series in place.jobs.metrics(job.run_id)] == ["a", "b", "c"]
     assert [series.name for series in place.jobs.metrics(job.run_id, ["c", "x"])] == ["c"]
     with pytest.raises(NotFound) as caught:

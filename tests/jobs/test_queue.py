@@ -11,9 +11,10 @@ from sqlalchemy import insert, literal, select, text, update
 from app.database.job_tables import FINAL, LEASED, JobRow, RunRow
 from app.database.tables import json_type
 from app.errors import Conflict, NotFound
-from app.jobs.queue import Claim, Queue, next_due
+from app.jobs.queue import Queue, next_due
 from app.jobs.states import CANCEL, PAUSE, RESUME, JobState
 from app.jobs.times import Times
+from app.jobs.values import Claim
 from tests.jobs.making import Place
 
 

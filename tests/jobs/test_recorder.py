@@ -10,13 +10,12 @@ import pytest
 from app.charlm.measures import Measures
 from app.charlm.training import Progress
 from app.errors import LeaseLost, Overloaded
-from app.jobs.leases import Leases
-from app.jobs.queue import Claim
 from app.jobs.recorder import Recorder
+from app.jobs.runner_door import RunnerDoor
 from app.jobs.states import Wish
-from app.jobs.values import JobProgress, Point
+from app.jobs.values import Claim, JobProgress, Point
 from tests.jobs.making import Place, wait_for
-from tests.jobs.test_leases import begun
+from tests.jobs.test_runner_door import begun
 
 
 def step(number: int, *, measured: bool = False, loss: float = 2.0) -> Progress:
@@ -24,7 +23,7 @@ def step(number: int, *, measured: bool = False, loss: float = 2.0) -> Progress:
     return Progress(number, 100, 0, number / 100, 1000.0, loss, 0.1, 0.5, 3.0, measures)
 
 
-class Away(Leases):
+class Away(RunnerDoor):
     """A database that does not answer for a while."""
 
     away = True
@@ -37,7 +36,7 @@ class Away(Leases):
         return super().record(claim, run_id, points, progress)
 
 
-def recorder_of(leases: Leases, claim: Claim, run_id: str, lost: threading.Event) -> Recorder:
+def recorder_of(leases: RunnerDoor, claim: Claim, run_id: str, lost: threading.Event) -> Recorder:
     return Recorder(leases, claim, run_id, heartbeat_seconds=0.02, on_lost=lost.set)
 
 
@@ -60,7 +59,7 @@ def test_the_loss_told_is_the_mean_since_the_last_point(place: Place) -> None:
     job, claim = begun(place)
     now = 0.0
     recorder = Recorder(
-        place.leases, claim, job.run_id, heartbeat_seconds=1, on_lost=lambda: None,
+        place.door, claim, job.run_id, heartbeat_seconds=1, on_lost=lambda: None,
         clock=lambda: now,
     )  # fmt: skip
     for number, loss in enumerate([9.0, 1.0, 2.0, 3.0, 7.0], 1):
@@ -78,13 +77,13 @@ def test_a_lost_lease_is_told_at_once(place: Place) -> None:
     job, claim = begun(place)
     lost = threading.Event()
     stale = Claim(claim.job_id, claim.number, claim.token - 1)
-    with recorder_of(place.leases, stale, job.run_id, lost):
+    with recorder_of(place.door, stale, job.run_id, lost):
         assert lost.wait(10)
 
 
 def test_a_wish_is_heard(place: Place) -> None:
     job, claim = begun(place)
-    with recorder_of(place.leases, claim, job.run_id, threading.Event()) as recorder:
+    with recorder_of(place.door, claim, job.run_id, threading.Event()) as recorder:
         place.jobs.pause(job.id)
         wait_for(lambda: recorder.wish is Wish.PAUSE)
         assert not recorder.end(lambda: False)
@@ -96,10 +95,10 @@ def test_after_the_end_it_writes_no_more(place: Place) -> None:
     """Fails without ``end``: the next heartbeat would find the lease gone and end the process."""
     job, claim = begun(place)
     lost = threading.Event()
-    with recorder_of(place.leases, claim, job.run_id, lost) as recorder:
+    with recorder_of(place.door, claim, job.run_id, lost) as recorder:
 
         def fail() -> bool:
-            place.leases.fail(claim, "training_failed", "It went wrong.")
+            place.door.fail(claim, "training_failed", "It went wrong.")
             return True
 
         recorder.end(fail)
@@ -107,4 +106,4 @@ def test_after_the_end_it_writes_no_more(place: Place) -> None:
         recorder.flush()
         assert not lost.wait(0.1)
     with pytest.raises(LeaseLost):
-        place.leases.renew(claim)
+        place.door.renew(claim)

@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 
-from app.charlm.network import NetworkConfig
+from app.charlm.network_config import NetworkConfig
 from app.charlm.schedule import TrainingConfig
 from app.errors import InvalidInput
-from app.jobs.spec import JobSpec, in_order, settled_document
+from app.jobs.spec import JobSpec, in_order, planned_document
+from app.training.planning import TrainingPlan
 
 WHOLE: dict[str, Any] = {
     "model": "my-names",
@@ -94,7 +95,7 @@ def test_the_wrong_field_is_named(where: str, value: object, code: str) -> None:
 def test_what_is_missing_is_named(missing: str) -> None:
     document = {"model": "a", "dataset": "b"}
     del document[missing]
-    with pytest.raises(InvalidInput, match=f"{missing} is missing") as caught:
+    with pytest.raises(InvalidInput, match=f"{missing} is required") as caught:
         JobSpec.parse(document)
     assert caught.value.param == missing
 
@@ -127,9 +128,10 @@ def test_equal_requests_have_equal_digests() -> None:
     assert short.digest() != JobSpec.parse({"model": "a", "dataset": "b", "priority": 1}).digest()
 
 
-def test_a_settled_document_has_every_value_in_order() -> None:
+def test_a_planned_document_has_every_value_in_order() -> None:
+    plan = TrainingPlan(NetworkConfig(), TrainingConfig(max_steps=5))
     spec = JobSpec.parse({"model": "a", "dataset": "b"})
-    document = settled_document(spec, NetworkConfig(), TrainingConfig(max_steps=5), "names@2")
+    document = planned_document(spec, plan, "names@2")
     assert document["network"]["hidden_size"] == 128
     assert document["training"]["max_steps"] == 5
     assert document["training"]["checkpoint_every_seconds"] == 30.0

@@ -10,15 +10,17 @@ from pathlib import Path
 import pytest
 import torch
 
-from app.charlm.network import CharNetwork, NetworkConfig
+from app.charlm.network import CharNetwork
+from app.charlm.network_config import NetworkConfig
 from app.charlm.scoring import Calibration
 from app.charlm.vocabulary import Vocabulary
 from app.errors import InvalidArtifact, InvalidInput, TooLarge
-from app.store.artifact import Artifact, Lineage, Measured, Precision, chunks, read, write
+from app.store.artifact import Artifact, Lineage, Measured, chunks, read, write
+from app.store.card import WeightDtype
 from tests.models import tiny_artifact
 from tests.store.forging import TRUE_FILE, framed, taken_apart
 
-PRECISIONS: list[Precision] = ["float32", "float16", "bfloat16"]
+PRECISIONS: list[WeightDtype] = ["float32", "float16", "bfloat16"]
 CONFIGS = [
     NetworkConfig(cell="rnn", hidden_size=5, embedding_size=3, activation="relu"),
     NetworkConfig(cell="gru", layers=2, hidden_size=4, embedding_size=3, dropout=0.25),
@@ -55,7 +57,7 @@ def test_a_network_is_made_without_torchs_compiler(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda config: f"{config.cell}-{config.layers}")
 @pytest.mark.parametrize("precision", PRECISIONS)
-def test_what_is_written_is_read(precision: Precision, config: NetworkConfig) -> None:
+def test_what_is_written_is_read(precision: WeightDtype, config: NetworkConfig) -> None:
     artifact = tiny_artifact(
         precision=precision,
         config=config,
@@ -85,7 +87,7 @@ def test_what_is_written_is_read(precision: Precision, config: NetworkConfig) ->
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("config", CONFIGS[:3], ids=lambda config: config.cell)
 def test_the_network_computes_with_the_weights_that_were_stored(
-    precision: Precision, config: NetworkConfig
+    precision: WeightDtype, config: NetworkConfig
 ) -> None:
     artifact = read(write(tiny_artifact(precision=precision, config=config)))
     network = artifact.network()

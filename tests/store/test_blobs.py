@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from app.catalog.models import Registry
 from app.database.session import Database
 from app.errors import CharloomError, Conflict, InvalidInput, NotFound, StorageFailed
-from app.registry import Registry
 from app.store.artifact import write
 from app.store.blobs import BlobStore
 from tests.models import tiny_artifact

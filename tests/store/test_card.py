@@ -9,7 +9,7 @@ import pytest
 from pydantic import ValidationError
 
 from app.charlm.measures import Measures
-from app.charlm.network import NetworkConfig
+from app.charlm.network_config import NetworkConfig
 from app.charlm.vocabulary import Vocabulary
 from app.store.card import Card, Lineage, Measured, library_versions, network_fields
 from tests.models import tiny_artifact

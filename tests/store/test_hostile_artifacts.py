@@ -13,9 +13,10 @@ from typing import Any
 
 import pytest
 
-from app.charlm.network import NetworkConfig
+from app.charlm.network_config import NetworkConfig
 from app.errors import InvalidArtifact
-from app.store.artifact import Precision, read, write
+from app.store.artifact import read, write
+from app.store.card import WeightDtype
 from app.store.header import MAX_HEADER, MAX_TENSORS
 from tests.models import tiny_artifact
 from tests.store import forging
@@ -262,7 +263,9 @@ def test_a_weight_that_is_no_number_is_refused(value: float, place: int) -> None
 @pytest.mark.parametrize(
     ("precision", "infinity"), [("float16", b"\x00\x7c"), ("bfloat16", b"\x80\x7f")]
 )
-def test_a_short_weight_that_is_no_number_is_refused(precision: Precision, infinity: bytes) -> None:
+def test_a_short_weight_that_is_no_number_is_refused(
+    precision: WeightDtype, infinity: bytes
+) -> None:
     header, card, body = taken_apart(write(tiny_artifact(precision=precision)))
     forged = with_card(
         card | {"weights_sha256": forging.sha256(infinity + body[2:])},

@@ -1,27 +1,24 @@
-"""A server with nothing but its dispatcher, to be killed: ``python -m tests.survival.server``."""
+"""A server with nothing but its dispatcher, to be killed: ``python -m tests.survival.server``.
+
+With an argument, the address of a supervisor, which then runs the jobs.
+"""
 
 from __future__ import annotations
 
 import sys
 import threading
 
-from app.database.session import Database
-from app.dataset_store import Datasets
-from app.jobs.assembly import build
-from app.registry import Registry
 from app.settings import Settings
-from app.store.blobs import BlobStore
+from app.wiring.full import FullInstallation
+from tests.jobs.executors.supervisor import SupervisedExecutor
 
 
 def main() -> None:
-    """Run jobs until killed; everything comes from the environment."""
-    settings = Settings()
-    database = Database(settings.resolved_database_url)
-    database.migrate()
-    registry = Registry(database, BlobStore(settings.models_dir))
-    registry.synchronise()
-    datasets = Datasets(database, BlobStore(str(settings.data_dir / "datasets")))
-    build(settings, database, registry, datasets).dispatcher.start()
+    """Run jobs until killed; everything else comes from the environment."""
+    executor = SupervisedExecutor(sys.argv[1]) if sys.argv[1:] else None
+    installation = FullInstallation(Settings(), executor=executor)
+    installation.registry.synchronise()
+    installation.dispatcher.start()
     sys.stdout.write("ready\n")
     sys.stdout.flush()
     threading.Event().wait()

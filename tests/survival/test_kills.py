@@ -12,8 +12,9 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -24,11 +25,12 @@ from torch import Tensor
 
 from app.database.job_tables import LEASED, AttemptRow, JobRow
 from app.database.session import Database
-from app.jobs.assembly import runner_environment
-from app.jobs.checkpoints import load_checkpoint
-from app.jobs.runner import Attempt
+from app.jobs.checkpoints.files import load_checkpoint
+from app.jobs.executors.command import runner_path
 from app.jobs.states import JobState
 from app.jobs.values import Job
+from app.runner import Attempt
+from app.wiring.full import runner_environment
 from tests.jobs.making import Place, make_place, wait_for
 
 #: Long enough to be hit anywhere, with a checkpoint every few steps.
@@ -47,6 +49,35 @@ def sqlite_place(sqlite_database: Database, tmp_path: Path) -> Iterator[Place]:
         yield found
 
 
+@pytest.fixture(params=["local", "supervised"])
+def executor(request: pytest.FixtureRequest, sqlite_place: Place) -> Iterator[list[str]]:
+    """What servers are told of their executor: nothing, or where its supervisor listens."""
+    if request.param == "local":
+        yield []
+        return
+    # A socket's path must be short, which pytest's folders are not.
+    with tempfile.TemporaryDirectory() as folder, supervisor(sqlite_place, folder) as address:
+        yield [address]
+
+
+@contextmanager
+def supervisor(place: Place, folder: str) -> Iterator[str]:
+    """A process that runs runners for servers that come and go; its address."""
+    address = f"{folder}/supervisor"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tests.jobs.executors.supervisor", address],
+        env=os.environ | runner_environment(place.settings) | runner_path(),
+        stdout=subprocess.PIPE,
+    )
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"ready\n"
+        yield address
+    finally:
+        process.kill()
+        process.communicate()
+
+
 @contextmanager
 def tidied(place: Place) -> Iterator[Place]:
     """Training processes outlive their servers; they must not outlive the tests."""
@@ -59,11 +90,11 @@ def tidied(place: Place) -> Iterator[Place]:
 
 
 @contextmanager
-def server(place: Place) -> Iterator[subprocess.Popen[bytes]]:
+def server(place: Place, executor: Sequence[str] = ()) -> Iterator[subprocess.Popen[bytes]]:
     """A server process; killed at the end with all that belongs to it."""
     environment = os.environ | runner_environment(place.settings)
     process = subprocess.Popen(
-        [sys.executable, "-m", "tests.survival.server"],
+        [sys.executable, "-m", "tests.survival.server", *executor],
         env=environment,
         stdout=subprocess.PIPE,
         start_new_session=True,
@@ -79,14 +110,12 @@ def server(place: Place) -> Iterator[subprocess.Popen[bytes]]:
 def runners(place: Place) -> list[int]:
     """The ids of the training processes that hold a job of this place and are there."""
     query = (
-        select(AttemptRow.executor_ref)
+        select(AttemptRow.pid)
         .join(JobRow, (JobRow.id == AttemptRow.job_id))
         .where(JobRow.attempt_number == AttemptRow.number, JobRow.state.in_(LEASED))
     )
     with place.database.session(read_only=True) as session:
-        references = [each for each in session.scalars(query) if each]
-    pids = [int(reference.split("/")[1]) for reference in references]
-    return [pid for pid in pids if psutil.pid_exists(pid)]
+        return [pid for pid in session.scalars(query) if pid and psutil.pid_exists(pid)]
 
 
 def a_runner(place: Place) -> int:
@@ -136,8 +165,25 @@ def check(place: Place, job: Job, undisturbed: dict[str, Tensor]) -> None:
 
 def test_kills_at_random_moments(place: Place, undisturbed: dict[str, Tensor]) -> None:
     """The training process dies, then one hangs, then one dies together with its server."""
+    kill_at_random_moments(place, undisturbed)
+
+
+def test_kills_of_what_a_supervisor_runs(
+    sqlite_place: Place, undisturbed: dict[str, Tensor]
+) -> None:
+    """The same with an executor whose references nobody else can read."""
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        supervisor(sqlite_place, folder) as address,
+    ):
+        kill_at_random_moments(sqlite_place, undisturbed, [address])
+
+
+def kill_at_random_moments(
+    place: Place, undisturbed: dict[str, Tensor], executor: Sequence[str] = ()
+) -> None:
     chance = random.Random(3)
-    with server(place) as first:
+    with server(place, executor) as first:
         job = place.submitted(LONG, max_attempts=20)
         for blow in (signal.SIGKILL, signal.SIGSTOP, None):
             # On a fast machine the job may be done before the last blow.
@@ -151,7 +197,7 @@ def test_kills_at_random_moments(place: Place, undisturbed: dict[str, Tensor]) -
                 first.kill()
             strike(pids[0], blow or signal.SIGKILL)
             wait_until_gone(pids[0])
-    with server(place):
+    with server(place, executor):
         check(place, job, undisturbed)
 
 
@@ -169,14 +215,16 @@ def wait_until_gone(pid: int) -> None:
     wait_for(gone)
 
 
-def test_a_runner_outlives_its_server(sqlite_place: Place, undisturbed: dict[str, Tensor]) -> None:
+def test_a_runner_outlives_its_server(
+    sqlite_place: Place, executor: list[str], undisturbed: dict[str, Tensor]
+) -> None:
     """Fails when a runner is in its server's process group."""
     place = sqlite_place
-    with server(place):
+    with server(place, executor):
         job = place.submitted(LONG)
         pid = a_runner(place)
     assert psutil.pid_exists(pid)
-    with server(place):
+    with server(place, executor):
         check(place, job, undisturbed)
     assert place.jobs.get(job.id).attempt == 1
 
@@ -201,11 +249,13 @@ def stop_outside_a_write(place: Place, pid: int) -> None:
     wait_for(stopped)
 
 
-def test_a_runner_that_was_stopped_for_too_long_is_fenced_off(sqlite_place: Place) -> None:
+def test_a_runner_that_was_stopped_for_too_long_is_fenced_off(
+    sqlite_place: Place, executor: list[str]
+) -> None:
     """Its lease is taken over while it stands still; awake again, it must write nothing."""
     place = sqlite_place
     job = place.submitted(LONG)
-    with server(place):
+    with server(place, executor):
         pid = a_runner(place)
         wait_for(lambda: "prepared" in place.events(job))
     stop_outside_a_write(place, pid)
@@ -217,14 +267,16 @@ def test_a_runner_that_was_stopped_for_too_long_is_fenced_off(sqlite_place: Plac
     wait_until_gone(pid)
     assert (place.jobs.get(job.id), place.jobs.events(job.id)) == before
     assert place.registry.list() == []
-    log = next((place.settings.data_dir / "runners").glob("*-1.log"))
-    assert "Traceback" not in log.read_text()
+    for log in (place.settings.data_dir / "runners").glob("*-1.log"):
+        assert "Traceback" not in log.read_text()
 
 
-def test_what_a_crashed_runner_wrote_is_in_the_events(sqlite_place: Place) -> None:
+def test_what_a_crashed_runner_wrote_is_in_the_events(
+    sqlite_place: Place, executor: list[str]
+) -> None:
     place = sqlite_place
     job = place.submitted(LONG, max_attempts=1)
-    with server(place):
+    with server(place, executor):
         pid = a_runner(place)
         wait_for(lambda: "prepared" in place.events(job))
         os.kill(pid, signal.SIGABRT)

@@ -14,19 +14,19 @@ import pytest
 from sqlalchemy import update
 from torch import Tensor
 
+from app.catalog.models import Registry
 from app.database.job_tables import JobRow
 from app.database.session import Database
-from app.jobs.checkpoint_rows import CheckpointRows
-from app.jobs.checkpoints import load_checkpoint
-from app.jobs.leases import Leases
-from app.jobs.retention import Retention
-from app.jobs.runner import Attempt
+from app.jobs.checkpoints.files import load_checkpoint
+from app.jobs.checkpoints.retention import Retention
+from app.jobs.checkpoints.rows import CheckpointRows
+from app.jobs.dispatcher_door import DispatcherDoor
+from app.jobs.runner_door import RunnerDoor
 from app.jobs.states import JobState
-from app.jobs.training_run import Run
-from app.jobs.upkeep import Upkeep
 from app.jobs.values import Job
-from app.registry import Registry
+from app.runner import Attempt
 from app.store.blobs import BlobStore
+from app.training.trainer import Trainer
 from tests.jobs.making import Place, make_place
 
 STEPS = {"max_steps": 60, "checkpoint_every_seconds": 0.1}
@@ -72,17 +72,17 @@ def final(place: Place, job: Job) -> dict[str, Tensor]:
 
 
 MOMENTS: dict[str, tuple[type, str, str]] = {
-    "before anything was read": (Leases, "begin", "before"),
-    "as soon as it was there": (Leases, "begin", "after"),
-    "before training": (Leases, "take_up", "after"),
+    "before anything was read": (RunnerDoor, "begin", "before"),
+    "as soon as it was there": (RunnerDoor, "begin", "after"),
+    "before training": (RunnerDoor, "take_up", "after"),
     "before a checkpoint's file": (BlobStore, "put", "before"),
     "between a checkpoint's file and its row": (CheckpointRows, "add", "before"),
     "after a checkpoint's row": (CheckpointRows, "add", "after"),
-    "before it is measured": (Run, "finish", "before"),
-    "before publishing": (Leases, "to_publishing", "before"),
+    "before it is measured": (Trainer, "finish", "before"),
+    "before publishing": (RunnerDoor, "to_publishing", "before"),
     "before the model's file": (Registry, "stage", "before"),
-    "between the model's file and its row": (Leases, "succeed", "before"),
-    "after the model was published": (Leases, "succeed", "after"),
+    "between the model's file and its row": (RunnerDoor, "succeed", "before"),
+    "after the model was published": (RunnerDoor, "succeed", "after"),
 }
 
 
@@ -107,7 +107,7 @@ def test_killed(
         patch.setattr(where, name, dying(getattr(where, name), when))
         with pytest.raises(Killed):
             first.run()
-    Upkeep(place.database, place.times).lose(first.claim, "It was killed.")
+    DispatcherDoor(place.database, place.times).lose(first.claim, "It was killed.")
     if not place.jobs.get(job.id).is_final:
         attempt(place).run()
     done = place.jobs.get(job.id)

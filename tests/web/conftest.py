@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from fastapi.testclient import TestClient
 
-from app.charlm.network import NetworkConfig
+from app.charlm.network_config import NetworkConfig
 from app.main import create_app
 from app.settings import Settings
 from app.store.artifact import write

@@ -12,8 +12,8 @@ from pydantic import SecretStr
 from app.errors import InvalidInput
 from app.main import create_app
 from app.settings import Settings
-from app.web.authentication import PUBLIC
-from app.web.server import check_exposure
+from app.web.auth.keys import PUBLIC
+from app.web.http.server import check_exposure
 from tests.routes import routes
 
 KEY = "sesame-0123456789"

@@ -1,0 +1,299 @@
+"""Datasets: texts kept as they came, each described once, the same bytes kept once.
+
+Takes a text in pieces or as a file, and a name; gives a ``Dataset``. The central
+invariant is that of models: *file first, row second*, and the other way round
+when deleting, so that a row never points at a file that is not there. A
+dataset's id comes from its bytes and is the same everywhere; the file's own key
+does not, so that deleting one upload can never take away the file of another.
+Knows nothing of HTTP.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, Final
+
+from ulid import ULID
+
+from ..charlm.corpus.windows import CorpusFormat
+from ..database.dataset_tables import DatasetRow
+from ..database.session import Database
+from ..database.tables import new_ulid
+from ..errors import Conflict, InvalidInput, NotFound, StorageFailed
+from ..store.blobs import BlobStore, explained
+from ..training.prepare import Profile, prepare
+from . import dataset_rows
+from .dataset_rows import Order
+
+__all__ = ["Dataset", "Datasets", "Upload", "checked_dataset_name", "dataset_id"]
+
+NAME_LENGTH: Final = 200
+_PIECE: Final = 1 << 20
+_STALE_SECONDS: Final = 24 * 3600  # longer than any upload
+_PREFIX, _SUFFIX = "upload-", ".part"
+_ID: Final = re.compile(r"[0-9A-Z]{26}")
+# Anything that can be shown in one line and is no path: a name is only ever shown.
+_NAME: Final = re.compile(r"[^\s/\\](?:[^\x00-\x1f\x7f-\x9f\u2028\u2029/\\]*[^\s/\\])?")
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """One text as it was described when it came in; ``created_at`` in milliseconds."""
+
+    id: str
+    name: str
+    format: CorpusFormat
+    sha256: str
+    size_bytes: int
+    characters: int
+    records: int
+    symbols: int
+    profile: dict[str, Any]
+    uri: str
+    created_at: int
+
+    @property
+    def typical_length(self) -> int:
+        """The length that 95 in 100 records stay below, in characters.
+
+        The first datasets were described without it: twice the mean stands for it.
+        """
+        known = self.profile.get("typical_length")
+        return int(known or round(2 * self.characters / max(1, self.records)))
+
+
+class Upload:
+    """A text on its way in: a file beside the others, gone when it is not kept."""
+
+    def __init__(self, file: BinaryIO, path: Path) -> None:
+        self._file = file
+        self.path = path
+        self.size_bytes = 0
+
+    def write(self, piece: bytes) -> None:
+        """Append; raises StorageFailed when the disk is full."""
+        with explained("The upload"):
+            self._file.write(piece)
+        self.size_bytes += len(piece)
+
+    def flush(self) -> None:
+        """Everything written can be read at ``path`` from now on."""
+        with explained("The upload"):
+            self._file.flush()
+
+
+class Datasets:
+    """Texts over a database and a store; safe to share between threads.
+
+    ``scratch`` is the folder for uploads that are not complete and for what
+    describing them needs; by default the system's.
+    """
+
+    def __init__(self, database: Database, blobs: BlobStore, scratch: Path | None = None) -> None:
+        self._database = database
+        self._blobs = blobs
+        self._scratch = scratch
+
+    @contextmanager
+    def receive(self) -> Iterator[Upload]:
+        """A place to write an upload to, in pieces; give it to ``keep`` within the block.
+
+        Nothing is left of it after the block, whatever happened in it. Raises
+        StorageFailed.
+        """
+        with explained("The upload"):
+            if self._scratch is not None:
+                self._scratch.mkdir(parents=True, exist_ok=True)
+            file = tempfile.NamedTemporaryFile(  # noqa: SIM115 (closed below)
+                dir=self._scratch, prefix=_PREFIX, suffix=_SUFFIX, delete=False
+            )
+        path = Path(file.name)
+        try:
+            yield Upload(file, path)  # type: ignore[arg-type]  # the wrapper is a BinaryIO in all but name
+        finally:
+            with suppress(OSError):  # what could not be flushed is thrown away
+                file.close()
+            with suppress(OSError):
+                path.unlink(missing_ok=True)
+
+    def keep(
+        self, upload: Upload, name: str, format: CorpusFormat | None = None
+    ) -> tuple[Dataset, bool]:
+        """Take in what was uploaded; the dataset, and whether it is new."""
+        upload.flush()
+        return self._take(upload.path, checked_dataset_name(name), format)
+
+    def add(self, path: Path, name: str, format: CorpusFormat | None = None) -> Dataset:
+        """Take a file in; the same bytes give the dataset that they made before.
+
+        ``format`` is guessed when None. Raises InvalidCorpus saying what is
+        wrong with the text, InvalidInput for a name that cannot be one,
+        Conflict (dataset_format_differs) when the bytes are there in the other
+        format, NotFound when there is no such file, StorageFailed.
+        """
+        return self._take(path, checked_dataset_name(name), format)[0]
+
+    def get(self, id: str) -> Dataset:
+        """One dataset; raises NotFound (dataset_not_found)."""
+        if not _ID.fullmatch(id):  # not every database can be asked for every text
+            raise dataset_rows.unknown_dataset(id)
+        with self._database.session(read_only=True) as session:
+            row = session.get(DatasetRow, id)
+        if row is None:
+            raise dataset_rows.unknown_dataset(id)
+        return _dataset(row)
+
+    def list(
+        self, *, after: str | None = None, limit: int = 20, order: Order = "desc"
+    ) -> tuple[list[Dataset], bool]:
+        """Datasets in the order in which they came, and whether there are more.
+
+        ``after`` is the id of the last one of the page before; raises
+        InvalidInput if there is none of that id.
+        """
+        with self._database.session(read_only=True) as session:
+            rows = dataset_rows.page(session, after=after, limit=limit + 1, order=order)
+        if rows is None:
+            raise InvalidInput(
+                f"There is no dataset {(after or '')[:80]!r} to go on after.", param="after"
+            )
+        return [_dataset(row) for row in rows[:limit]], len(rows) > limit
+
+    def delete(self, id: str) -> None:
+        """Remove a dataset; raises NotFound, and Conflict while a job needs it."""
+        with self._database.session() as session:
+            row = dataset_rows.locked(session, id)
+            if row is None:
+                raise dataset_rows.unknown_dataset(id)
+            if dataset_rows.in_use(session, id):
+                raise Conflict(
+                    f"A job that is not finished needs the dataset {row.name!r}; "
+                    "wait for it or cancel it.",
+                    code="dataset_in_use",
+                )
+            session.delete(row)
+        self._blobs.delete(row.uri)
+
+    @contextmanager
+    def local(self, dataset: Dataset) -> Iterator[Path]:
+        """The file to be read, at a path that is good as long as the block runs.
+
+        Raises NotFound when it is not in the store any more.
+        """
+        path = self._blobs.local_path(dataset.uri)
+        if path is not None:
+            yield path
+            return
+        with tempfile.TemporaryDirectory(dir=self._scratch) as folder:
+            copy = Path(folder) / "text"
+            with explained("The text"), copy.open("wb") as file:
+                for piece in self._blobs.pieces(dataset.uri):
+                    file.write(piece)
+            yield copy
+
+    def sweep(self) -> int:
+        """Remove uploads that a server left behind when it died; how many."""
+        swept = self._blobs.sweep()
+        for path in [] if self._scratch is None else self._scratch.glob(f"{_PREFIX}*{_SUFFIX}"):
+            with suppress(OSError):
+                if time.time() - path.stat().st_mtime > _STALE_SECONDS:
+                    path.unlink()
+                    swept += 1
+        return swept
+
+    def _take(self, path: Path, name: str, format: CorpusFormat | None) -> tuple[Dataset, bool]:
+        profile = prepare(path, format=format, scratch=self._scratch).profile
+        if before := self._known(profile, format):
+            self._mend(before, path)
+            return before, False
+        uri = f"{new_ulid()}.txt"
+        self._blobs.put(uri, _pieces(path))
+        described = dataclasses.asdict(profile) | {"warnings": list(profile.warnings)}
+        if not self._added(name, uri, described):
+            # Somebody else's upload of the same bytes was a moment faster.
+            self._blobs.delete(uri)
+            before = self._known(profile, format)
+            if before is None:
+                raise Conflict("The same text was just deleted; send it again.")
+            return before, False
+        return self.get(dataset_id(profile.sha256)), True
+
+    def _added(self, name: str, uri: str, described: dict[str, Any]) -> bool:
+        """Insert the row of a stored file; if that fails, the file goes too."""
+        new_id = dataset_id(described["sha256"])
+        try:
+            with self._database.session() as session:
+                return dataset_rows.add(session, id=new_id, name=name, uri=uri, described=described)
+        except BaseException:
+            with suppress(StorageFailed):
+                self._blobs.delete(uri)
+            raise
+
+    def _mend(self, dataset: Dataset, path: Path) -> None:
+        """Put the file of a dataset back if it was lost; ``path`` holds the very same bytes."""
+        try:
+            with self._blobs.open(dataset.uri):
+                pass
+        except NotFound:
+            with suppress(Conflict):  # somebody else did
+                self._blobs.put(dataset.uri, _pieces(path))
+
+    def _known(self, profile: Profile, format: CorpusFormat | None) -> Dataset | None:
+        with self._database.session(read_only=True) as session:
+            row = dataset_rows.of_digest(session, profile.sha256)
+        if row is None:
+            return None
+        if format is not None and row.format != format:
+            raise Conflict(
+                f"This very text is the dataset {row.name!r} already, read as {row.format}; "
+                f"delete that one to have it read as {format}.",
+                param="format",
+                code="dataset_format_differs",
+            )
+        return _dataset(row)
+
+
+def dataset_id(sha256: str) -> str:
+    """The id of the text with that digest: 128 bits of it, written like every other id."""
+    return str(ULID.from_bytes(bytes.fromhex(sha256)[:16]))
+
+
+def checked_dataset_name(name: str, *, param: str = "name") -> str:
+    """``name`` if a dataset may be called so; raises InvalidInput."""
+    if len(name) > NAME_LENGTH or not _NAME.fullmatch(name) or not name.isprintable():
+        raise InvalidInput(
+            f"{name[:60]!a} cannot be a dataset's name: use 1 to {NAME_LENGTH} printable "
+            "characters without slashes.",
+            param=param,
+            code="invalid_name",
+        )
+    return name
+
+
+def _pieces(path: Path) -> Iterator[bytes]:
+    with path.open("rb") as file:
+        while piece := file.read(_PIECE):
+            yield piece
+
+
+def _dataset(row: DatasetRow) -> Dataset:
+    return Dataset(
+        id=row.id,
+        name=row.name,
+        format="lines" if row.format == "lines" else "text",
+        sha256=row.sha256,
+        size_bytes=row.size_bytes,
+        characters=row.characters,
+        records=row.records,
+        symbols=row.profile["symbols"],
+        profile=row.profile,
+        uri=row.uri,
+        created_at=row.created_at,
+    )

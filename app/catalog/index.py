@@ -1,0 +1,255 @@
+"""Which models there are: names, versions 1, 2, 3…, and aliases.
+
+The store holds the files and is the truth; the database remembers what was found
+there, and which alias names what. The central invariant: *store first, row
+second*, and the other way round when deleting. So a row never points at a file
+that was not there, a crash leaves either no version or a whole one, and a new
+database is filled from the store (``synchronise``).
+
+Knows files, but no network: what is in an artifact is the business of ``models``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Final, NoReturn
+
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
+
+from ..database.session import Database
+from ..errors import Conflict, InvalidArtifact, InvalidInput, NotFound, StorageFailed, UnknownModel
+from ..store.blobs import BlobStore
+from ..store.card import Card
+from ..store.layout import (
+    SUFFIX,
+    checked_alias,
+    is_alias,
+    is_name,
+    model_key,
+    parse_key,
+    version_number,
+)
+from ..store.model_file import check
+from . import model_rows
+from .model_rows import ModelVersion
+
+_PIECE: Final = 1 << 20
+
+ModelVersions = list[ModelVersion]
+
+
+@dataclass(frozen=True)
+class Staged:
+    """A whole, verified file in the store that has no row yet."""
+
+    name: str
+    version: int
+    card: Card
+
+    @property
+    def key(self) -> str:
+        return model_key(self.name, self.version)
+
+
+@dataclass
+class Synchronised:
+    """What ``synchronise`` found: ids of new and of vanished versions, and damaged files' keys.
+
+    ``damaged`` says of each key what is wrong with it.
+    """
+
+    added: list[str] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
+    damaged: dict[str, str] = field(default_factory=dict)
+
+
+class ModelIndex:
+    """Names, versions and aliases over a database and a store; safe to share between threads."""
+
+    def __init__(self, database: Database, blobs: BlobStore) -> None:
+        self._database = database
+        self._blobs = blobs
+
+    def resolve(self, reference: str) -> ModelVersion:
+        """The version that ``names`` (its newest), ``names@3`` or ``names@production`` means.
+
+        Raises UnknownModel, saying what there is.
+        """
+        with self._database.session(read_only=True) as session:
+            name, version = _meant(session, reference)
+            found = model_rows.find_version(session, name, version) if version else None
+            return found or _unknown(session, reference)
+
+    def versions(self, name: str) -> ModelVersions:
+        """Every version of a model, newest first; raises UnknownModel."""
+        with self._database.session(read_only=True) as session:
+            found = model_rows.versions_of(session, name) if is_name(name) else []
+            return found or _unknown(session, name)
+
+    def set_alias(self, name: str, alias: str, version: int) -> ModelVersion:
+        """Let ``name@alias`` mean a version, whatever it meant before; raises UnknownModel."""
+        checked_alias(alias)
+        found = self.resolve(f"{name}@{version}")
+        try:
+            with self._database.session() as session:
+                model_rows.put_alias(session, name, alias, version)
+        except IntegrityError as error:
+            raise Conflict(f"{found.id} has just been deleted.", code="version_deleted") from error
+        return self.resolve(found.id)
+
+    def delete_alias(self, name: str, alias: str) -> None:
+        """Forget an alias; raises NotFound."""
+        self.versions(name)
+        checked_alias(alias)
+        with self._database.session() as session:
+            if not model_rows.remove_aliases(session, name, alias=alias):
+                raise NotFound(f"{name} has no alias {alias}.", code="alias_not_found")
+
+    def delete_version(self, name: str, version: int) -> None:
+        """Delete one version; Conflict while an alias names it, UnknownModel if it is not there."""
+        found = self.resolve(f"{name}@{version}")
+        naming = sorted(alias for alias, named in found.aliases.items() if named == version)
+        if naming:
+            raise _alias_in_use(found.id, naming[0])
+        try:
+            with self._database.session() as session:
+                model_rows.remove_version(session, name, version)
+        except IntegrityError as error:  # an alias was set since we looked
+            raise _alias_in_use(found.id, "new") from error
+        self._blobs.delete(found.key)
+
+    def delete(self, name: str) -> None:
+        """Delete a model: every version, and the aliases with them; raises UnknownModel."""
+        found = self.versions(name)
+        with self._database.session() as session:
+            model_rows.remove_aliases(session, name)
+            for each in found:
+                model_rows.remove_version(session, name, each.version)
+        for each in found:
+            self._blobs.delete(each.key)
+
+    def fetch(self, version: ModelVersion) -> Iterator[bytes]:
+        """The file of a version in pieces.
+
+        Raises InvalidArtifact instead of giving the last piece if the file is
+        not the one that was published: what was given is then too short.
+        """
+        digest, held = hashlib.sha256(), b""
+        with self._blobs.open(version.key) as stream:
+            while piece := stream.read(_PIECE):
+                digest.update(piece)
+                if held:
+                    yield held
+                held = piece
+        if digest.hexdigest() != version.sha256:
+            raise changed(version)
+        yield held
+
+    def synchronise(self) -> Synchronised:
+        """Register files that were copied in, forget versions whose file is gone.
+
+        Never raises for a file: damaged ones are reported. A store without a
+        single model (a volume that is not mounted) makes nothing forgotten.
+        """
+        report = Synchronised()
+        self._blobs.sweep()
+        sizes = {key: size for key, size in self._blobs.sizes().items() if key.endswith(SUFFIX)}
+        with self._database.session(read_only=True) as session:
+            known = {each.key: each for each in model_rows.versions_of(session)}
+        for key, size in sizes.items():
+            try:
+                if key not in known:
+                    report.added.append(self._adopt(key))
+                elif known[key].size_bytes != size:
+                    raise changed(known[key])
+            except (InvalidInput, NotFound, StorageFailed) as error:
+                report.damaged[key] = error.message
+        report.missing = [each.id for key, each in known.items() if key not in sizes]
+        if sizes:
+            self._forget([each for key, each in known.items() if key not in sizes])
+        return report
+
+    def _adopt(self, key: str) -> str:
+        """Register a file under the name and number that it lies under; the id."""
+        place = parse_key(key)
+        if place is None:
+            raise InvalidInput(
+                "A model belongs under models/NAME/VERSION.safetensors, with a number as version."
+            )
+        name, number = place
+        with self._blobs.open(key) as stream:
+            staged = Staged(name, number, check(stream).card)
+        with self._database.session() as session:
+            model_rows.raise_next_version(session, name, number + 1)
+            run_id = staged.card.run_id
+            if run_id is not None and model_rows.find_run(session, run_id):
+                run_id = None  # a copy of a version that is known by another name
+            model_rows.insert_version(session, described(staged, run_id))
+        return f"{name}@{number}"
+
+    def _forget(self, gone: ModelVersions) -> None:
+        with self._database.session() as session:
+            for each in gone:
+                model_rows.remove_aliases(session, each.name, version=each.version)
+                model_rows.remove_version(session, each.name, each.version)
+
+    def _versions_in_store(self, name: str) -> list[int]:
+        places = map(parse_key, self._blobs.sizes(name))
+        return [place[1] for place in places if place is not None]
+
+    def list(self) -> ModelVersions:
+        """The newest version of every model, by name."""
+        with self._database.session(read_only=True) as session:
+            return model_rows.newest_of_all(session)
+
+
+def _meant(session: Session, reference: str) -> tuple[str, int | None]:
+    """The name and the number that a reference means."""
+    name, at, selector = reference.partition("@")
+    if not is_name(name):
+        return name, None
+    if not at:
+        return name, model_rows.newest_version(session, name)
+    if is_alias(selector):
+        return name, model_rows.aliased_version(session, name, selector)
+    return name, version_number(selector)
+
+
+def _unknown(session: Session, reference: str) -> NoReturn:
+    there = ", ".join(model_rows.known_names(session)) or "none yet"
+    raise UnknownModel(
+        f"There is no model {reference[:100]!r}. Models here: {there}.", param="model"
+    )
+
+
+def described(staged: Staged, run_id: str | None) -> ModelVersion:
+    card = staged.card
+    assert card.sha256 is not None
+    assert card.size_bytes is not None
+    return ModelVersion(
+        name=staged.name,
+        version=staged.version,
+        sha256=card.sha256,
+        size_bytes=card.size_bytes,
+        key=staged.key,
+        created_at=card.created_at,
+        card=card.summary(),
+        run_id=run_id,
+    )
+
+
+def _alias_in_use(model_id: str, alias: str) -> Conflict:
+    return Conflict(
+        f"The alias {alias!r} names {model_id}; point it elsewhere or delete it first.",
+        code="alias_in_use",
+    )
+
+
+def changed(version: ModelVersion) -> InvalidArtifact:
+    return InvalidArtifact(
+        f"The file of {version.id} is not the one that was published; put that one back, "
+        "or delete this version and publish again."
+    )

@@ -1,0 +1,201 @@
+"""Every SQL statement about models, versions and aliases.
+
+Takes a session (one transaction, begun and ended by the caller), gives
+``ModelVersion`` values. The same statements run on SQLite and PostgreSQL, and
+what two servers may do at once is settled by the database: numbers are handed
+out by one UPDATE, rows are inserted or found to be there.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from sqlalchemy import Select, case, delete, func, select, update
+from sqlalchemy.orm import Session
+
+from ..database.model_tables import ModelAliasRow, ModelRow, ModelVersionRow
+from ..database.tables import now_milliseconds
+from ..database.upserts import insert_or_leave
+
+_SHOWN: Final = 20
+
+
+@dataclass(frozen=True)
+class ModelVersion:
+    """One published model; ``card`` is ``Card.summary()``, ``created_at`` Unix seconds.
+
+    ``key`` is the file's in the store; ``aliases`` are all those of the model:
+    alias -> version.
+    """
+
+    name: str
+    version: int
+    sha256: str
+    size_bytes: int
+    key: str
+    created_at: int
+    card: dict[str, Any]
+    run_id: str | None = None
+    aliases: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def id(self) -> str:
+        """``names@3``."""
+        return f"{self.name}@{self.version}"
+
+
+def reserve_version(session: Session, name: str, at_least: int) -> int:
+    """The next free number of ``name``, never handed out again."""
+    raise_next_version(session, name, at_least)
+    reserve = (
+        update(ModelRow)
+        .where(ModelRow.name == name)
+        .values(next_version=ModelRow.next_version + 1)
+        .returning(ModelRow.next_version)
+    )
+    return session.execute(reserve).scalar_one() - 1
+
+
+def raise_next_version(session: Session, name: str, at_least: int) -> None:
+    """Make sure that there is a row for ``name``, and that no number below is handed out."""
+    values = {"name": name, "next_version": at_least, "created_at": now_milliseconds()}
+    insert_or_leave(session, ModelRow, **values)
+    higher = case((ModelRow.next_version < at_least, at_least), else_=ModelRow.next_version)
+    session.execute(update(ModelRow).where(ModelRow.name == name).values(next_version=higher))
+
+
+def insert_version(session: Session, version: ModelVersion) -> ModelVersion:
+    """Insert a version, or give the one that is there under its number or its run.
+
+    So publishing the same thing twice is harmless, whoever was first.
+    """
+    values = {
+        "model_name": version.name,
+        "version": version.version,
+        "run_id": version.run_id,
+        "sha256": version.sha256,
+        "uri": version.key,
+        "card": version.card,
+        "created_at": version.created_at * 1000,
+    }
+    insert_or_leave(session, ModelVersionRow, **values)
+    found = find_version(session, version.name, version.version)
+    if found is None and version.run_id is not None:
+        found = find_run(session, version.run_id)
+    assert found is not None, "neither inserted nor there"
+    return found
+
+
+def find_version(session: Session, name: str, version: int) -> ModelVersion | None:
+    query = select(ModelVersionRow).where(
+        ModelVersionRow.model_name == name, ModelVersionRow.version == version
+    )
+    return next(iter(_versions(session, query, name)), None)
+
+
+def find_run(session: Session, run_id: str) -> ModelVersion | None:
+    """The version that a run has made."""
+    query = select(ModelVersionRow).where(ModelVersionRow.run_id == run_id)
+    return next(iter(_versions(session, query)), None)
+
+
+def newest_version(session: Session, name: str) -> int | None:
+    query = select(func.max(ModelVersionRow.version)).where(ModelVersionRow.model_name == name)
+    return session.scalar(query)
+
+
+def aliased_version(session: Session, name: str, alias: str) -> int | None:
+    query = select(ModelAliasRow.version).where(
+        ModelAliasRow.model_name == name, ModelAliasRow.alias == alias
+    )
+    return session.scalar(query)
+
+
+def newest_of_all(session: Session) -> list[ModelVersion]:
+    """The newest version of every model that has one, by name."""
+    newest = (
+        select(ModelVersionRow.model_name, func.max(ModelVersionRow.version).label("version"))
+        .group_by(ModelVersionRow.model_name)
+        .subquery()
+    )
+    query = select(ModelVersionRow).join(
+        newest,
+        (ModelVersionRow.model_name == newest.c.model_name)
+        & (ModelVersionRow.version == newest.c.version),
+    )
+    return _versions(session, query)
+
+
+def versions_of(session: Session, name: str | None = None) -> list[ModelVersion]:
+    """Every version of one model, or of all, newest first."""
+    query = select(ModelVersionRow)
+    if name is not None:
+        query = query.where(ModelVersionRow.model_name == name)
+    return _versions(session, query, name)
+
+
+def known_names(session: Session) -> list[str]:
+    """The first names that have a version, to be shown in a message."""
+    query = select(ModelVersionRow.model_name).distinct().order_by(ModelVersionRow.model_name)
+    return list(session.scalars(query.limit(_SHOWN)))
+
+
+def put_alias(session: Session, name: str, alias: str, version: int) -> None:
+    """Let an alias name a version; IntegrityError if there is no such version."""
+    session.merge(ModelAliasRow(model_name=name, alias=alias, version=version))
+    session.flush()
+
+
+def remove_aliases(
+    session: Session, name: str, *, alias: str | None = None, version: int | None = None
+) -> int:
+    """Remove one alias, those of one version, or all of a model; how many there were."""
+    removed = delete(ModelAliasRow).where(ModelAliasRow.model_name == name)
+    if alias is not None:
+        removed = removed.where(ModelAliasRow.alias == alias)
+    if version is not None:
+        removed = removed.where(ModelAliasRow.version == version)
+    return len(session.execute(removed.returning(ModelAliasRow.alias)).all())
+
+
+def remove_version(session: Session, name: str, version: int) -> None:
+    """Remove a row; an alias that names it makes this an IntegrityError."""
+    session.execute(
+        delete(ModelVersionRow).where(
+            ModelVersionRow.model_name == name, ModelVersionRow.version == version
+        )
+    )
+
+
+def _versions(
+    session: Session, query: Select[ModelVersionRow], name: str | None = None
+) -> list[ModelVersion]:
+    query = query.order_by(ModelVersionRow.model_name, ModelVersionRow.version.desc())
+    rows = session.scalars(query).all()
+    aliases = _aliases(session, name) if rows else {}
+    return [
+        ModelVersion(
+            name=row.model_name,
+            version=row.version,
+            sha256=row.sha256,
+            size_bytes=row.card["size_bytes"],
+            key=row.uri,
+            created_at=row.created_at // 1000,
+            card=row.card,
+            run_id=row.run_id,
+            aliases=aliases.get(row.model_name, {}),
+        )
+        for row in rows
+    ]
+
+
+def _aliases(session: Session, name: str | None) -> dict[str, dict[str, int]]:
+    query = select(ModelAliasRow).order_by(ModelAliasRow.model_name, ModelAliasRow.alias)
+    if name is not None:
+        query = query.where(ModelAliasRow.model_name == name)
+    found: dict[str, dict[str, int]] = defaultdict(dict)
+    for row in session.scalars(query):
+        found[row.model_name][row.alias] = row.version
+    return found

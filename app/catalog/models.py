@@ -1,0 +1,84 @@
+"""Models whose artifacts are published and opened.
+
+Takes artifacts and names, gives versions and artifacts, on top of the index of what
+exists. Knows nothing of HTTP or of loading.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from sqlalchemy.orm import Session
+
+from ..errors import Conflict
+from ..store.artifact import Artifact, chunks, read
+from ..store.layout import checked_name, model_key
+from . import model_rows
+from .index import ModelIndex, Staged, changed, described
+from .model_rows import ModelVersion
+
+_TRIES: Final = 100  # numbers taken by files that are being copied in by hand
+
+
+class Registry(ModelIndex):
+    """The index, with artifacts in and out; safe to share between threads."""
+
+    def publish(self, name: str, artifact: Artifact, run_id: str | None = None) -> ModelVersion:
+        """Store an artifact as the next version of ``name``: whole or not at all.
+
+        A ``run_id`` that has published before gets the version that it made.
+        Raises InvalidInput for a name that is not one, StorageFailed.
+        """
+        checked_name(name)
+        if run_id is not None:
+            with self._database.session(read_only=True) as session:
+                if before := model_rows.find_run(session, run_id):
+                    return before
+        staged = self.stage(name, artifact, run_id)
+        with self._database.session() as session:
+            published = self.register(session, staged)
+        if published.key != staged.key:
+            self.unstage(staged)
+        return published
+
+    def stage(self, name: str, artifact: Artifact, run_id: str | None = None) -> Staged:
+        """The first half of publishing: reserve a number and write the file under it.
+
+        What is staged must be given to ``register`` or ``unstage``; after a
+        crash in between, ``synchronise`` finds a whole file and registers it.
+        """
+        checked_name(name)
+        card = artifact.card.model_copy(update={"run_id": run_id})
+        for _ in range(_TRIES):
+            at_least = 1 + max(self._versions_in_store(name), default=0)
+            with self._database.session() as session:
+                version = model_rows.reserve_version(session, name, at_least)
+            try:
+                blob = self._blobs.put(
+                    model_key(name, version), chunks(Artifact(card, artifact.weights))
+                )
+            except Conflict:  # copied in by hand since we looked: that number is taken
+                continue
+            facts = {"size_bytes": blob.size_bytes, "sha256": blob.sha256}
+            return Staged(name, version, card.model_copy(update=facts))
+        raise Conflict(f"No number for a new version of {name} was free; try again.")
+
+    def register(self, session: Session, staged: Staged) -> ModelVersion:
+        """The second half, in the caller's transaction: the row.
+
+        Gives another version than the staged one when the run has published
+        already; the staged file is then to be unstaged.
+        """
+        return model_rows.insert_version(session, described(staged, staged.card.run_id))
+
+    def unstage(self, staged: Staged) -> None:
+        """Remove a staged file that shall not become a version."""
+        self._blobs.delete(staged.key)
+
+    def open(self, version: ModelVersion) -> Artifact:
+        """The artifact of a version, verified; raises InvalidArtifact if it was changed."""
+        with self._blobs.open(version.key) as stream:
+            artifact = read(stream)
+        if artifact.card.sha256 != version.sha256:
+            raise changed(version)
+        return artifact

@@ -1,0 +1,15 @@
+"""A training text as ids, in one of two formats with one interface.
+
+``TextCorpus`` is one running stream, ``LineCorpus`` a set of independent
+records. Both offer ``training_windows``, ``evaluation_windows``, ``records`` and
+``characters``; ``windows.py`` says what a window is.
+"""
+
+from __future__ import annotations
+
+from .lines import LineCorpus
+from .text import TextCorpus
+
+Corpus = TextCorpus | LineCorpus
+
+__all__ = ["Corpus", "LineCorpus", "TextCorpus"]

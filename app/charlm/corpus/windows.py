@@ -1,0 +1,81 @@
+"""What training and evaluation read: windows of ids for many rows at once.
+
+Shapes: B rows, T time steps. Knows nothing of text, files or how a corpus is
+split; ``text.py`` and ``lines.py`` make the windows.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, Literal, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..bounds import Bound, out_of_range
+
+CorpusFormat = Literal["text", "lines"]
+SplitName = Literal["train", "validation", "test"]
+
+FRACTION_BOUNDS: Final[Mapping[str, Bound]] = {
+    "validation_fraction": Bound(0.0, 0.4, above_least=True),
+    "test_fraction": Bound(0.0, 0.4),
+}
+"""The shares of a corpus that may be held out."""
+
+IGNORED: Final = -1
+"""The target of a padded place: neither learned from nor measured."""
+
+
+@dataclass(frozen=True)
+class Window:
+    """One truncated-backpropagation step for all rows.
+
+    ``inputs_BT`` and ``targets_BT`` are int64; a target may be ``IGNORED``.
+    Where ``reset_B`` is true the row starts from the zero state.
+    """
+
+    inputs_BT: NDArray[np.int64]
+    targets_BT: NDArray[np.int64]
+    reset_B: NDArray[np.bool_]
+
+    @property
+    def characters(self) -> int:
+        """How many targets count."""
+        return int((self.targets_BT != IGNORED).sum())
+
+
+class Windows(Sequence[Window]):
+    """Windows made on demand, so that a pass can be taken up anywhere."""
+
+    @abstractmethod
+    def _window(self, index: int) -> Window:
+        """The window of a valid index."""
+
+    @overload
+    def __getitem__(self, index: int) -> Window: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Window]: ...
+    def __getitem__(self, index: int | slice) -> Window | list[Window]:
+        if isinstance(index, slice):
+            return [self._window(i) for i in range(*index.indices(len(self)))]
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        return self._window(index)
+
+
+def smallest_id_type(symbols: int) -> type[np.unsignedinteger]:
+    """The narrowest unsigned type that holds every id of ``symbols`` symbols."""
+    for kind in (np.uint8, np.uint16):
+        if symbols <= np.iinfo(kind).max + 1:
+            return kind
+    return np.uint32
+
+
+def check_fractions(validation: float, test: float) -> None:
+    """Raise InvalidInput, naming the field, unless splits of these sizes make sense."""
+    for name, value in (("validation_fraction", validation), ("test_fraction", test)):
+        if not FRACTION_BOUNDS[name].holds(value):
+            raise out_of_range(f"training.{name}", str(FRACTION_BOUNDS[name]))

@@ -1,0 +1,50 @@
+"""Measuring a network on windows of text.
+
+Takes a network and windows in order, gives ``Measures``. Shapes: B rows, T time
+steps, V symbols, L layers, S state width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+import torch.nn.functional as F
+
+from .corpus.windows import IGNORED, Window
+from .measures import Measures
+from .network import CharNetwork
+
+
+@torch.inference_mode()
+def evaluate(network: CharNetwork, windows: Iterable[Window]) -> Measures | None:
+    """Measure a network on windows read in order; None if they hold no character.
+
+    Disturbs nothing: no random number is drawn and the network's mode is put
+    back. Windows of one pass may differ in rows only where all rows start cold.
+    """
+    was_training = network.training
+    network.eval()
+    device = network.output.bias.device
+    total_nats, correct, characters = 0.0, 0, 0
+    state_BLS = network.initial_state(0)
+    for window in windows:
+        chars_BT = torch.from_numpy(window.inputs_BT).to(device)
+        targets_BT = torch.from_numpy(window.targets_BT).to(device)
+        if window.reset_B.all():
+            state_BLS = network.initial_state(len(chars_BT))
+        elif window.reset_B.any():
+            state_BLS[torch.from_numpy(window.reset_B).to(device)] = 0
+        logits_BTV, state_BLS = network(chars_BT, state_BLS)
+        losses = F.cross_entropy(
+            logits_BTV.flatten(0, 1).float(),
+            targets_BT.flatten(),
+            ignore_index=IGNORED,
+            reduction="none",
+        )
+        # Added up on the CPU: not every GPU has float64.
+        total_nats += losses.cpu().double().sum().item()
+        correct += int((logits_BTV.argmax(dim=2) == targets_BT).sum())
+        characters += window.characters
+    network.train(was_training)
+    return Measures(total_nats, correct, characters) if characters else None

@@ -1,0 +1,74 @@
+"""``charloom train --detach``: a file and a job, into the local database or to a server.
+
+Jobs in the local database are run by whichever server shares it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from ..charlm.corpus.windows import CorpusFormat
+from ..errors import NotFound, StorageFailed
+from ..jobs.spec import JobSpec
+from ..rendering.choices import choice_line
+from ..rendering.datasets import dataset_object
+from ..rendering.jobs import job_object
+from ..settings import Settings
+from ..wiring.full import FullInstallation
+from . import console
+from .remote import ask, connected
+
+
+def submit(
+    file: Path,
+    document: dict[str, Any],
+    format: CorpusFormat | None,
+    url: str | None,
+    settings: Settings,
+) -> None:
+    """Make a dataset of ``file``, queue a job for it and say how to follow it."""
+    if url is None:
+        job = _submit_here(file, document, format, settings)
+    else:
+        with connected(url) as client:
+            job = _submit_there(client, file, document, format)
+    for each in job["chosen"]:
+        console.err.print(choice_line(each), markup=False)
+    console.out.print(job["id"])
+    where = f" --url {url}" if url else ""
+    if not url:
+        console.err.print("A server that shares this data folder trains it: charloom serve.")
+    console.err.print(f"next: charloom jobs watch {job['id']}{where}", markup=False)
+
+
+def _submit_here(
+    file: Path, document: dict[str, Any], format: CorpusFormat | None, settings: Settings
+) -> dict[str, Any]:
+    with FullInstallation(settings) as installation:
+        dataset = dataset_object(installation.datasets.add(file, file.name, format))
+        _warn(dataset)
+        spec = JobSpec.parse({**document, "dataset": dataset["id"]})
+        return job_object(installation.jobs.submit(spec))
+
+
+def _submit_there(
+    client: httpx.Client, file: Path, document: dict[str, Any], format: CorpusFormat | None
+) -> dict[str, Any]:
+    asked = {"name": file.name} | ({} if format is None else {"format": format})
+    try:
+        with file.open("rb") as text:
+            dataset = ask(client, "POST", "/v1/datasets", params=asked, content=text)
+    except FileNotFoundError as error:
+        raise NotFound(f"There is no file {file}.", code="file_not_found") from error
+    except OSError as error:
+        raise StorageFailed(f"{file} cannot be read: {error.strerror}.") from error
+    _warn(dataset)
+    return ask(client, "POST", "/v1/jobs", json={**document, "dataset": dataset["id"]})
+
+
+def _warn(dataset: dict[str, Any]) -> None:
+    for warning in dataset["warnings"]:
+        console.err.print(f"note: {warning}", markup=False)

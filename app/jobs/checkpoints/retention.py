@@ -1,0 +1,66 @@
+"""Which checkpoints are kept: best and final ones always, periodic ones for a while.
+
+Takes a database and the store of checkpoints. Rows go first, then files, so
+that a row never points at a file that is not there; files that lost their row,
+or never got one because their writer died, go with the next round.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import delete, select
+
+from ...database.job_tables import FINAL, LEASED, CheckpointRow, JobRow, RunRow
+from ...database.session import Database
+from ...database.tables import now_milliseconds
+from ...store.blobs import BlobStore
+
+_DAY_MS = 86_400_000
+
+
+class Retention:
+    """Periodic checkpoints of finished jobs go after ``days``."""
+
+    def __init__(self, database: Database, checkpoints: BlobStore, *, days: float) -> None:
+        self._database = database
+        self._checkpoints = checkpoints
+        self._days = days
+
+    def apply(self) -> int:
+        """Remove what is too old and what nobody knows; the number of files removed."""
+        for key in self._expired():
+            self._checkpoints.delete(key)
+        self._checkpoints.sweep()
+        orphans = self._orphans()
+        for key in orphans:
+            self._checkpoints.delete(key)
+        return len(orphans)
+
+    def _expired(self) -> list[str]:
+        old = now_milliseconds() - int(self._days * _DAY_MS)
+        finished = (
+            select(RunRow.id)
+            .join(JobRow, JobRow.id == RunRow.job_id)
+            .where(JobRow.state.in_(FINAL), JobRow.finished_at <= old)
+        )
+        gone = (
+            delete(CheckpointRow)
+            .where(CheckpointRow.kind == "periodic", CheckpointRow.run_id.in_(finished))
+            .returning(CheckpointRow.uri)
+            .execution_options(synchronize_session=False)
+        )
+        with self._database.session() as session:
+            return list(session.scalars(gone))
+
+    def _orphans(self) -> list[str]:
+        """Files without a row, but for those of runs that somebody may be writing just now."""
+        files = self._checkpoints.sizes()
+        with self._database.session(read_only=True) as session:
+            known = set(session.scalars(select(CheckpointRow.uri)))
+            busy = set(
+                session.scalars(
+                    select(RunRow.id)
+                    .join(JobRow, JobRow.id == RunRow.job_id)
+                    .where(JobRow.state.in_(LEASED))
+                )
+            )
+        return [key for key in files if key not in known and key.split("/")[0] not in busy]

@@ -1,0 +1,138 @@
+"""Jobs looked at and steered, as the web and the command line see them.
+
+Every method blocks (call it from a worker thread), is safe to share between
+threads, and gives frozen values. Ids are bare ULIDs. Nothing here plans or runs a
+job: see ``jobs`` for submitting, ``dispatcher`` and ``app.runner`` for running.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from ..database.session import Database
+from ..errors import InvalidInput
+from ..store.blobs import BlobStore
+from .points import read_series
+from .queries import list_jobs, list_runs, read_checkpoints, read_events, read_job, read_run
+from .queue import Queue
+from .states import JobState
+from .times import Times
+from .values import CheckpointInfo, Event, Job, Order, Page, Run, Series
+
+
+class JobControl:
+    """Look at training jobs and their runs, pause, resume, cancel and delete them.
+
+    ``on_change`` is called when a dispatcher may have something to do.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        checkpoints: BlobStore,
+        *,
+        times: Times | None = None,
+        on_change: Callable[[], None] | None = None,
+    ) -> None:
+        self._queue = Queue(database, times)
+        self._database = database
+        self._checkpoints = checkpoints
+        self._on_change = on_change or (lambda: None)
+
+    def get(self, job_id: str) -> Job:
+        """One job as it stands; raises NotFound (job_not_found)."""
+        with self._database.session(read_only=True) as session:
+            return read_job(session, job_id)
+
+    def list(
+        self,
+        *,
+        state: str | None = None,
+        model: str | None = None,
+        after: str | None = None,
+        limit: int = 20,
+        order: Order = "desc",
+    ) -> Page[Job]:
+        """A page of jobs; ``after`` is the id of the last one of the page before."""
+        wanted = None if state is None else _state(state)
+        with self._database.session(read_only=True) as session:
+            return list_jobs(
+                session, state=wanted, model=model, after=after, limit=limit, order=order
+            )
+
+    def cancel(self, job_id: str) -> Job:
+        """Cancel, idempotently; raises NotFound, Conflict (job_state)."""
+        self._queue.cancel(job_id)
+        return self._changed(job_id)
+
+    def pause(self, job_id: str) -> Job:
+        """Pause at a checkpoint, idempotently; raises NotFound, Conflict (job_state)."""
+        self._queue.pause(job_id)
+        return self._changed(job_id)
+
+    def resume(self, job_id: str) -> Job:
+        """Go on where the job was paused, idempotently; raises NotFound, Conflict (job_state)."""
+        self._queue.resume(job_id)
+        return self._changed(job_id)
+
+    def delete(self, job_id: str) -> None:
+        """Remove a final job with its run, events, metrics and checkpoints; the model stays.
+
+        Raises NotFound, and Conflict while the job is not final.
+        """
+        for key in self._queue.delete(job_id):
+            self._checkpoints.delete(key)
+
+    def events(self, job_id: str, *, after: int = 0, limit: int = 100) -> Sequence[Event]:
+        """What happened to a job after the event with that id, in order; raises NotFound."""
+        with self._database.session(read_only=True) as session:
+            read_job(session, job_id)
+            return read_events(session, job_id, after, limit)
+
+    def run(self, run_id: str) -> Run:
+        """One run; raises NotFound (run_not_found)."""
+        with self._database.session(read_only=True) as session:
+            return read_run(session, run_id)
+
+    def runs(
+        self,
+        *,
+        model: str | None = None,
+        after: str | None = None,
+        limit: int = 20,
+        order: Order = "desc",
+    ) -> Page[Run]:
+        """A page of runs."""
+        with self._database.session(read_only=True) as session:
+            return list_runs(session, model=model, after=after, limit=limit, order=order)
+
+    def metrics(
+        self, run_id: str, names: Sequence[str] | None = None, max_points: int = 1000
+    ) -> Sequence[Series]:
+        """The curves of a run, or those named; raises NotFound."""
+        with self._database.session(read_only=True) as session:
+            read_run(session, run_id)
+            return read_series(session, run_id, names, max_points)
+
+    def checkpoints(self, run_id: str) -> Sequence[CheckpointInfo]:
+        """The checkpoints of a run, the furthest first; raises NotFound."""
+        with self._database.session(read_only=True) as session:
+            read_run(session, run_id)
+            return read_checkpoints(session, run_id)
+
+    def counts(self) -> dict[str, int]:
+        """The number of jobs by state."""
+        return self._queue.counts()
+
+    def _changed(self, job_id: str) -> Job:
+        self._on_change()
+        return self.get(job_id)
+
+
+def _state(name: str) -> JobState:
+    try:
+        return JobState(name)
+    except ValueError as error:
+        raise InvalidInput(
+            f"state must be one of {', '.join(JobState)}.", param="state", code="invalid_value"
+        ) from error

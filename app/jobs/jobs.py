@@ -1,0 +1,126 @@
+"""Jobs submitted: planned whole, held against the machine's memory, put into the queue.
+
+Takes a database, the catalog and the machine's figures. What is left open in a
+specification is chosen here and never again: the runner trains what was planned.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict
+
+import torch
+
+from ..catalog.datasets import Datasets
+from ..catalog.index import ModelIndex
+from ..catalog.model_rows import ModelVersion
+from ..database.session import Database
+from ..errors import InvalidInput, UnknownModel
+from ..store.blobs import BlobStore
+from ..training.machine import machine_speed, memory_limit
+from ..training.planning import (
+    AS_ASKED,
+    TrainingPlan,
+    check_memory,
+    corpus_facts,
+    memory_needed,
+    plan_training,
+)
+from .control import JobControl
+from .queue import NewJob
+from .spec import JobSpec, planned_document
+from .times import Times
+from .values import Job
+
+
+class Jobs(JobControl):
+    """Submit training jobs, look at and steer them.
+
+    ``memory_limit_bytes`` is what a job may use (None: four fifths of the
+    machine's); ``speed`` tells the machine's speed, in operations a second;
+    ``on_change`` is called when a dispatcher may have something to do.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        index: ModelIndex,
+        datasets: Datasets,
+        checkpoints: BlobStore,
+        *,
+        memory_limit_bytes: int | None = None,
+        times: Times | None = None,
+        speed: Callable[[], float] | None = None,
+        on_change: Callable[[], None] | None = None,
+    ) -> None:
+        super().__init__(database, checkpoints, times=times, on_change=on_change)
+        self._index = index
+        self._datasets = datasets
+        self._memory_limit = memory_limit_bytes
+        self._speed = speed or (lambda: machine_speed(torch.get_num_threads()))
+
+    def submit(self, spec: JobSpec, *, idempotency_key: str | None = None) -> Job:
+        """Plan what was left out and queue the job.
+
+        The same ``idempotency_key`` with the same spec gives the job that it
+        made, for a day. Takes about a second the first time, to measure the
+        machine. Raises InvalidInput (a field, or memory that would not do),
+        NotFound (dataset, base_model), Conflict (key used for another spec).
+        """
+        digest = spec.digest()
+        if idempotency_key is not None and not 1 <= len(idempotency_key) <= 255:
+            raise InvalidInput(
+                "An idempotency key has 1 to 255 characters.",
+                param="Idempotency-Key",
+                code="out_of_range",
+            )
+        if idempotency_key is not None:
+            before = self._queue.made_by(idempotency_key, digest)
+            if before is not None:
+                return self.get(before)
+        job_id = self._queue.submit(self._planned(spec, digest), idempotency_key=idempotency_key)
+        self._on_change()
+        return self.get(job_id)
+
+    def _planned(self, spec: JobSpec, digest: str) -> NewJob:
+        """The job with nothing left open, if it can be done at all."""
+        dataset = self._datasets.get(spec.dataset_id)
+        base = self._base(spec.base_model)
+        wishes = spec.wishes
+        plan = plan_training(dataset, wishes, speed=self._speed(), base=base)
+        symbols = corpus_facts(dataset, wishes, base).symbols
+        check_memory(
+            memory_needed(plan.network, plan.training, symbols, dataset.characters),
+            self._memory_limit or memory_limit(),
+        )
+        base_version = base.id if base else None
+        return NewJob(
+            model=spec.model,
+            dataset_id=dataset.id,
+            base_version=base_version,
+            spec=planned_document(spec, plan, base_version),
+            spec_hash=digest,
+            chosen=_reasons(plan),
+            parameters={"network": asdict(plan.network), "training": asdict(plan.training)},
+            tags=dict(spec.tags),
+            seed=spec.training.seed,
+            priority=spec.priority,
+            max_attempts=spec.max_attempts,
+        )
+
+    def _base(self, reference: str | None) -> ModelVersion | None:
+        if reference is None:
+            return None
+        try:
+            return self._index.resolve(reference)
+        except UnknownModel as error:
+            raise UnknownModel(error.message, param="base_model") from error
+
+
+def _reasons(plan: TrainingPlan) -> list[dict[str, object]]:
+    """Why what was chosen was chosen, as JSON; nothing of what was asked for."""
+    return [
+        {"fields": list(each.fields), "reason": each.reason}
+        for each in plan.chosen
+        if each.reason != AS_ASKED
+    ]

@@ -1,0 +1,53 @@
+"""The lease on a job: the check that stands before every write of its runner.
+
+Takes a session and a ``Claim``. Renewing the lease by its token locks the
+job's row for the rest of the transaction: what follows is written while nobody
+can take the job over, or not at all.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import update
+from sqlalchemy.orm import Session
+
+from ..database.job_tables import LEASED, AttemptRow, JobRow
+from ..database.tables import now_milliseconds
+from ..errors import LeaseLost
+from .states import JobState, Wish
+from .times import Times
+from .values import Claim
+
+
+def renew_lease(
+    session: Session, claim: Claim, times: Times, states: frozenset[JobState] = LEASED
+) -> Wish:
+    """Renew the lease and lock the job's row; what the user wants of the job.
+
+    Raises LeaseLost if the job is another's by now, or over.
+    """
+    renewal = (
+        update(JobRow)
+        .where(
+            JobRow.id == claim.job_id,
+            JobRow.lease_token == claim.token,
+            JobRow.state.in_(states),
+        )
+        .values(lease_expires_at=now_milliseconds() + int(times.lease * 1000))
+        .returning(JobRow.desired_state)
+        .execution_options(synchronize_session=False)
+    )
+    wish = session.scalar(renewal)
+    if wish is None:
+        raise LeaseLost(f"Attempt {claim.number} of job {claim.job_id} is over.")
+    return Wish(wish)
+
+
+def touch_attempt(session: Session, claim: Claim, **values: Any) -> None:
+    """Change the row of the attempt."""
+    session.execute(
+        update(AttemptRow)
+        .where(AttemptRow.job_id == claim.job_id, AttemptRow.number == claim.number)
+        .values(**values)
+    )

@@ -1,0 +1,53 @@
+"""What was chosen for a training, and why, as labels for people.
+
+Takes the fields that were chosen together and the values of network and training.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Final
+
+from pydantic import BaseModel
+
+from ..charlm.sizing import Chosen
+
+Values = Mapping[str, Any]
+
+_LABELS: Final[Mapping[tuple[str, ...], tuple[str, Callable[[Values], str]]]] = {
+    ("layers", "hidden_size"): (
+        "network",
+        lambda v: f"{v['cell']} {v['layers']} × {v['hidden_size']}",
+    ),
+    ("embedding_size",): ("embedding", lambda v: str(v["embedding_size"])),
+    ("dropout",): ("dropout", lambda v: f"{v['dropout']:g}"),
+    ("batch_size", "window"): ("rows × window", lambda v: f"{v['batch_size']} × {v['window']}"),
+    ("learning_rate",): ("learning rate", lambda v: f"{v['learning_rate']:g}"),
+}
+
+
+class ChoiceAnswer(BaseModel):
+    name: str
+    value: str
+    reason: str
+
+
+def choice_objects(chosen: Iterable[Chosen], values: Values) -> list[dict[str, str]]:
+    """Name, value and reason of each choice; ``values`` are of network and training by field."""
+    return [{**_labelled(each, values), "reason": each.reason} for each in chosen]
+
+
+def choice_line(choice: Mapping[str, str]) -> str:
+    """A choice as a line of a terminal."""
+    return f"  {choice['name']:<14} {choice['value']:<18} {choice['reason']}"
+
+
+def _labelled(chosen: Chosen, values: Values) -> dict[str, str]:
+    known = _LABELS.get(chosen.fields)
+    if known is not None:
+        name, show = known
+        return {"name": name, "value": show(values)}
+    return {
+        "name": ", ".join(field.replace("_", " ") for field in chosen.fields),
+        "value": ", ".join(str(values[field]) for field in chosen.fields),
+    }

@@ -1,0 +1,46 @@
+"""One shape for every list: a page of rows, and whether there are more."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+from pydantic import BaseModel
+
+from ..errors import InvalidInput
+
+
+class ListAnswer(BaseModel):
+    """What every list begins with."""
+
+    object: Literal["list"]
+    first_id: str | int | None
+    last_id: str | int | None
+    has_more: bool
+
+
+def page(rows: Sequence[dict[str, Any]], limit: int, after: str | None) -> dict[str, Any]:
+    """The ``limit`` rows that follow the one whose ``id`` is ``after``.
+
+    Raises InvalidInput if there is no such row.
+    """
+    first = 0
+    if after is not None:
+        places = [place for place, row in enumerate(rows) if row["id"] == after]
+        if not places:
+            raise InvalidInput(
+                f"There is nothing with the id {after[:100]!r} in this list.", param="after"
+            )
+        first = places[0] + 1
+    return listed(rows[first : first + limit], has_more=len(rows) > first + limit)
+
+
+def listed(rows: Sequence[dict[str, Any]], *, has_more: bool) -> dict[str, Any]:
+    """A page that was cut elsewhere, in the list's shape."""
+    return {
+        "object": "list",
+        "data": list(rows),
+        "first_id": rows[0]["id"] if rows else None,
+        "last_id": rows[-1]["id"] if rows else None,
+        "has_more": has_more,
+    }

@@ -1,0 +1,64 @@
+"""Models and aliases as JSON, and what that JSON looks like for the documentation."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel
+
+from ..catalog.model_rows import ModelVersion
+from .lists import ListAnswer
+
+
+class ModelAnswer(BaseModel):
+    id: str
+    object: Literal["model"]
+    created: int
+    owned_by: str
+    version: int
+    aliases: dict[str, int]
+    card: dict[str, Any]
+
+
+class ModelList(ListAnswer):
+    data: list[ModelAnswer]
+
+
+class ModelDeleted(BaseModel):
+    id: str
+    object: Literal["model"]
+    deleted: Literal[True]
+
+
+class AliasAnswer(BaseModel):
+    id: str
+    object: Literal["model.alias"]
+    model: str
+    alias: str
+    version: int
+    deleted: bool = False
+
+
+def model_object(version: ModelVersion) -> dict[str, Any]:
+    """A model as the outside sees it, with one of its versions."""
+    return {
+        "id": version.name,
+        "object": "model",
+        "created": version.created_at,
+        "owned_by": "charloom",
+        "version": version.version,
+        "aliases": version.aliases,
+        "card": version.card,
+    }
+
+
+def alias_object(name: str, alias: str, version: int) -> dict[str, Any]:
+    """An alias as the outside sees it."""
+    return {
+        "id": f"{name}@{alias}",
+        "object": "model.alias",
+        "model": name,
+        "alias": alias,
+        "version": version,
+        "deleted": False,
+    }

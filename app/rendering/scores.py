@@ -1,0 +1,139 @@
+"""Scores of texts as JSON: one object for answers, NDJSON and the command line alike.
+
+Takes a text and what the network thought of its symbols. Knows no engine and no HTTP.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final, Literal
+
+from pydantic import BaseModel, Field
+
+from ..charlm.scoring import Calibration, Score
+from ..charlm.vocabulary import BOUNDARY, Vocabulary
+
+LEAST_LOGPROB: Final = -9999.0
+"""Stands for −∞, which JSON has not."""
+
+Top = Sequence[tuple[int, float]]
+"""The likeliest symbols of one place: ids and logprobs."""
+
+
+class Alternative(BaseModel):
+    character: str | None
+    logprob: float
+
+
+class CharacterScore(BaseModel):
+    character: str | None = Field(description="null for the boundary that closes a line.")
+    logprob: float
+    rank: int
+    top: list[Alternative]
+
+
+class ScoreItem(BaseModel):
+    object: Literal["score"]
+    index: int
+    characters: int = Field(description="Predicted symbols: a line's closing boundary counts.")
+    nats: float
+    bits_per_character: float
+    perplexity: float
+    percentile: float | None = Field(
+        description="How many in a hundred held-out records are less surprising."
+    )
+    unknown_characters: str
+    per_character: list[CharacterScore] | None
+
+
+class ScoreUsage(BaseModel):
+    prompt_tokens: int
+    total_tokens: int
+
+
+class ScoreAnswer(BaseModel):
+    object: Literal["list"]
+    model: str
+    data: list[ScoreItem]
+    usage: ScoreUsage
+
+
+class RankItem(BaseModel):
+    object: Literal["rank"]
+    index: int = Field(description="Place in the request.")
+    candidate: str
+    logprob: float = Field(description="Of the candidate after the prompt, natural.")
+    characters: int
+    unknown_characters: str
+
+
+class RankAnswer(BaseModel):
+    object: Literal["list"]
+    model: str
+    data: list[RankItem]
+    usage: ScoreUsage
+
+
+class ScoreRenderer:
+    """Scores of one model version as objects; ``details`` adds every character."""
+
+    def __init__(
+        self, vocabulary: Vocabulary, calibration: Calibration | None, *, details: bool
+    ) -> None:
+        self._vocabulary = vocabulary
+        self._calibration = calibration
+        self._details = details
+
+    def score_object(
+        self, index: int, text: str, score: Score, tops: Sequence[Top] | None = None
+    ) -> dict[str, Any]:
+        """What is told of one text; ``tops`` are the alternatives of each symbol."""
+        bits = score.bits_per_character
+        calibration = self._calibration if score.symbols else None
+        return {
+            "object": "score",
+            "index": index,
+            "characters": score.symbols,
+            "nats": score.nats,
+            "bits_per_character": bits,
+            "perplexity": score.perplexity,
+            "percentile": None if calibration is None else calibration.percentile(bits),
+            "unknown_characters": self._vocabulary.unknown_characters(text),
+            "per_character": self._characters(text, score, tops) if self._details else None,
+        }
+
+    def rank_object(self, index: int, candidate: str, logprobs: Sequence[float]) -> dict[str, Any]:
+        """What is told of one candidate: ``logprobs`` of its symbols after the prompt."""
+        return {
+            "object": "rank",
+            "index": index,
+            "candidate": candidate,
+            "logprob": max(sum(logprobs), LEAST_LOGPROB),
+            "characters": len(logprobs),
+            "unknown_characters": self._vocabulary.unknown_characters(candidate),
+        }
+
+    def _characters(
+        self, text: str, score: Score, tops: Sequence[Top] | None
+    ) -> list[dict[str, Any]]:
+        shown: list[str | None] = [*text, None]  # the closing boundary is no character
+        ranks = score.ranks.tolist()
+        return [
+            {
+                "character": shown[place],
+                "logprob": max(logprob, LEAST_LOGPROB),
+                "rank": ranks[place],
+                "top": [self._alternative(*each) for each in tops[place]] if tops else [],
+            }
+            for place, logprob in enumerate(score.logprobs.tolist())
+        ]
+
+    def _alternative(self, symbol: int, logprob: float) -> dict[str, Any]:
+        named = None if symbol == BOUNDARY else self._vocabulary.symbol(symbol)
+        return {"character": named, "logprob": max(logprob, LEAST_LOGPROB)}
+
+
+def score_usage(texts: Sequence[str]) -> dict[str, int]:
+    """How many characters were read."""
+    count = sum(map(len, texts))
+    return {"prompt_tokens": count, "total_tokens": count}

@@ -1,0 +1,306 @@
+"""The runner, the process of one attempt: ``python -m app.runner JOB NUMBER TOKEN``.
+
+Finds everything by the settings in its environment; trains, tells how it goes,
+writes checkpoints, publishes once. It may be killed at any moment: the next
+attempt goes on from the newest good checkpoint. Everything it writes carries
+its lease; when that is lost it ends at once. Exit codes: 0 the job was moved on
+(whatever came of it), 3 the lease was lost, anything else a crash.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Final, TypeVar
+
+import torch
+
+from .catalog.datasets import Datasets
+from .catalog.models import Registry
+from .catalog.publishing import adopt, published_by
+from .charlm.network_config import NetworkConfig
+from .charlm.schedule import TrainingConfig
+from .database.session import Database
+from .errors import (
+    CharloomError,
+    InvalidInput,
+    LeaseLost,
+    NotFound,
+    Overloaded,
+    StorageFailed,
+    TrainingFailed,
+)
+from .jobs.checkpoints.saving import CheckpointSaver
+from .jobs.executors.processes import RunnerProcess
+from .jobs.publishing import publish
+from .jobs.recorder import Recorder
+from .jobs.runner_door import Assignment, RunnerDoor
+from .jobs.states import Wish
+from .jobs.times import Times
+from .jobs.values import Claim
+from .settings import Settings
+from .store.artifact import Artifact, Lineage
+from .store.blobs import BlobStore
+from .store.card import library_versions
+from .training.planning import TrainingPlan
+from .training.prepare import prepare
+from .training.trainer import Trainer
+from .wiring.full import FullInstallation
+
+LEASE_LOST: Final = 3
+_NICENESS: Final = 10
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """Where a runner finds things."""
+
+    database: Database
+    models: BlobStore
+    registry: Registry
+    datasets: Datasets
+    checkpoints: BlobStore
+    times: Times
+
+    @classmethod
+    def of(cls, installation: FullInstallation) -> Surroundings:
+        """Those of an installation: everything by its URL, as the settings say."""
+        return cls(
+            database=installation.database,
+            models=installation.models,
+            registry=installation.registry,
+            datasets=installation.datasets,
+            checkpoints=installation.checkpoints,
+            times=installation.times,
+        )
+
+
+class Attempt:
+    """One attempt at one job, from beginning to end."""
+
+    def __init__(self, around: Surroundings, claim: Claim, *, on_lost: Callable[[], None]) -> None:
+        self.around = around
+        self.claim = claim
+        self._door = RunnerDoor(around.database, around.times)
+        self._on_lost = on_lost
+        self._terminated = False
+
+    def terminate(self) -> None:
+        """Ask for a checkpoint and an orderly end at the next step."""
+        self._terminated = True
+
+    def run(self) -> None:
+        """Do the job, and move it on; raises LeaseLost, and whatever nobody expected."""
+        claim, door = self.claim, self._door
+        here = RunnerProcess.own()
+        job = self._patiently(
+            lambda: door.begin(claim, host=here.host, pid=here.pid, pid_started=here.started)
+        )
+        recorder = Recorder(
+            door,
+            claim,
+            job.run_id,
+            heartbeat_seconds=self.around.times.heartbeat,
+            on_lost=self._on_lost,
+        )
+        with recorder:
+            try:
+                if job.wish is Wish.RUN or not self._stopped(recorder):
+                    self._do(job, recorder)
+            except LeaseLost:
+                raise
+            except MemoryError:
+                self._fail(
+                    recorder,
+                    "out_of_memory",
+                    "There was not enough memory. Train again with a smaller network, batch_size "
+                    "or window, or on a machine with more.",
+                )
+            except (InvalidInput, NotFound, TrainingFailed) as error:
+                self._fail(recorder, error.code, error.message)
+            except (StorageFailed, Overloaded) as error:
+                self._release(recorder, error.code, error.message)
+
+    def _do(self, job: Assignment, recorder: Recorder) -> None:
+        around, claim, door = self.around, self.claim, self._door
+        before = published_by(around.database, job.run_id)
+        if before is not None:
+            self._end(recorder, lambda: door.succeed_as(claim, before))
+            return
+        trainer, base = self._prepared(job, recorder)
+        saver = CheckpointSaver(
+            around.checkpoints,
+            door.checkpoints,
+            claim,
+            job.run_id,
+            every_seconds=float(job.spec["training"]["checkpoint_every_seconds"]),
+            tell=recorder.tell,
+        )
+        if not self._trained(job, trainer, recorder, saver, base):
+            return
+        self._patiently(recorder.flush)
+        recorder.tell("measuring", "The network is measured on the text that was held out.")
+        artifact = trainer.finish(lineage=_lineage(job), run_id=job.run_id)
+        if not door.to_publishing(claim):
+            self._stopped(recorder)
+            return
+        staged = adopt(around.database, around.models, job.model, job.run_id)
+        if staged is None:
+            staged = around.registry.stage(job.model, artifact, job.run_id)
+        file = staged
+        self._end(
+            recorder,
+            lambda: publish(door, around.registry, around.database, around.models, claim, file),
+        )
+
+    def _prepared(self, job: Assignment, recorder: Recorder) -> tuple[Trainer, Artifact | None]:
+        """The corpus read, and a trainer for what was planned when the job was submitted."""
+        around = self.around
+        if job.dataset_id is None:
+            raise NotFound("The job's dataset was deleted.", code="dataset_not_found")
+        base = None
+        if job.base_version is not None:
+            base = around.registry.open(around.registry.resolve(job.base_version))
+        dataset = around.datasets.get(job.dataset_id)
+        asked = job.spec["training"]
+        plan = TrainingPlan(
+            NetworkConfig(**job.parameters["network"]),
+            TrainingConfig(**{**job.parameters["training"], "plan": ()}),
+        )
+        with around.datasets.local(dataset) as path:
+            prepared = prepare(
+                path,
+                format=dataset.format,
+                validation_fraction=asked["validation_fraction"],
+                test_fraction=asked["test_fraction"],
+                seed=asked["seed"],
+                known=base.vocabulary if base else None,
+            )
+        if prepared.profile.sha256 != dataset.sha256:
+            raise InvalidInput(
+                "The file of the dataset is not the one that was uploaded; upload it again.",
+                code="dataset_changed",
+            )
+        trainer = Trainer(prepared, plan)
+        recorder.tell(
+            "prepared",
+            f"{prepared.profile.characters:,} characters, "
+            f"{plan.network.parameters(len(prepared.vocabulary)):,} weights, on "
+            f"{trainer.device.type}.",
+        )
+        return trainer, base
+
+    def _trained(
+        self,
+        job: Assignment,
+        trainer: Trainer,
+        recorder: Recorder,
+        saver: CheckpointSaver,
+        base: Artifact | None,
+    ) -> bool:
+        """Train to the end; False if the attempt ended on the way, as somebody wanted."""
+        checkpoint = saver.newest()
+        step = checkpoint.step if checkpoint else 0
+        recorder.wish = self._door.take_up(self.claim, job.run_id, step, library_versions())
+        saver.begin(trainer)
+        progress = None
+        for progress in trainer.train(checkpoint=checkpoint, base=base):
+            recorder.add(progress)
+            if recorder.wish is not Wish.RUN or self._terminated:
+                recorder.add(progress, always=True)
+                if self._ended_early(recorder, saver):
+                    return False
+            saver.save_if_due(progress)
+        if progress is not None:
+            recorder.add(progress, always=True)
+            saver.save("final")
+        return True
+
+    def _ended_early(self, recorder: Recorder, saver: CheckpointSaver) -> bool:
+        """Pause, cancel or give the job back; False if it is to go on after all."""
+        if recorder.wish is not Wish.CANCEL:
+            saver.save("periodic")
+        with suppress(Overloaded, StorageFailed):
+            recorder.flush()
+        if self._stopped(recorder):
+            return True
+        if self._terminated:
+            message = "The training process was asked to end."
+            self._release(recorder, "terminated", message, counted=False)
+        return self._terminated
+
+    def _stopped(self, recorder: Recorder) -> bool:
+        """Pause or cancel, as is wanted; False if the job is to go on after all."""
+        stopped = recorder.end(lambda: self._patiently(lambda: self._door.stop(self.claim)))
+        if not stopped:
+            recorder.wish = self._door.renew(self.claim)
+        return stopped
+
+    def _fail(self, recorder: Recorder, code: str, message: str) -> None:
+        self._end(recorder, lambda: self._door.fail(self.claim, code, message))
+
+    def _release(
+        self, recorder: Recorder, code: str, message: str, *, counted: bool = True
+    ) -> None:
+        self._end(recorder, lambda: self._door.release(self.claim, code, message, counted=counted))
+
+    def _end(self, recorder: Recorder, act: Callable[[], object]) -> None:
+        """Do what ends the attempt, with nobody writing beside it."""
+
+        def done() -> bool:
+            self._patiently(act)
+            return True
+
+        recorder.end(done)
+
+    def _patiently(self, act: Callable[[], T]) -> T:
+        """Do something; a database that is away is waited for as long as a lease."""
+        times = self.around.times
+        deadline = time.monotonic() + times.lease
+        while True:
+            try:
+                return act()
+            except Overloaded:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(times.heartbeat / 10)
+
+
+def _lineage(job: Assignment) -> Lineage:
+    said = job.spec["tags"].get("corpus")  # train --detach --corpus
+    corpus = f"{said} (dataset {job.spec['dataset']})" if said else f"dataset {job.spec['dataset']}"
+    return Lineage(corpus=corpus, base_model=job.base_version)
+
+
+def main(arguments: list[str]) -> int:
+    """Run the attempt that the arguments name."""
+    job_id, number, token = arguments
+    os.nice(_NICENESS)
+    settings = Settings()
+    torch.set_num_threads(settings.threads)
+    attempt = Attempt(
+        # The server has migrated; a runner that it outlives must not.
+        Surroundings.of(FullInstallation(settings, migrate=False)),
+        Claim(job_id, int(number), int(token)),
+        on_lost=lambda: os._exit(LEASE_LOST),
+    )
+    signal.signal(signal.SIGTERM, lambda *_: attempt.terminate())
+    try:
+        attempt.run()
+    except LeaseLost as error:
+        sys.stderr.write(f"{error.message}\n")
+        return LEASE_LOST
+    except CharloomError as error:
+        sys.stderr.write(f"{error.message}\n")
+        raise
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,16 @@
+"""Files that come along with the code: migrations and models.
+
+Installed, they lie within the package; in the repository, beside it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+_PACKAGE = Path(__file__).resolve().parent
+
+
+def shipped(folder: str) -> Path:
+    """The folder of that name, wherever this code runs from."""
+    within = _PACKAGE / folder
+    return within if within.is_dir() else _PACKAGE.parent / folder

@@ -1,0 +1,239 @@
+"""Planning a training: every value that was not asked for, why, and the memory it takes.
+
+Takes the description of a text, what was asked and the machine's speed; gives the
+whole network and training. The command line and a job that is submitted both
+plan here, so that the same text gets the same network. Arithmetic only: reads no
+text and starts nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Final, Protocol
+
+from ..charlm.cells import Cell
+from ..charlm.corpus.windows import CorpusFormat
+from ..charlm.network_config import NetworkConfig
+from ..charlm.schedule import TrainingConfig
+from ..charlm.sizing import Chosen, CorpusFacts, choose
+from ..charlm.vocabulary import RESERVED
+from ..errors import InvalidInput
+
+#: What a training that starts from a network's weights takes over from it.
+SHAPE: Final = ("cell", "layers", "hidden_size", "embedding_size", "activation", "tied")
+DEFAULT_BUDGET_SECONDS: Final = 180.0
+AS_ASKED: Final = "as asked"
+_LIMITS: Final = frozenset({"budget_seconds", "max_epochs", "max_steps"})
+
+_NUMBER: Final = 4  # bytes of a float32
+_PROCESS: Final = 400 << 20  # Python, torch and numba before anything is read
+_CHARACTER: Final = 16  # bytes for each character of a corpus that is held in memory
+_HELD: Final = 1 << 25  # characters; of a larger corpus the ids lie in a file
+_OPTIMIZER: Final = {"sgd": 0, "adam": 2, "adamw": 2}  # numbers kept for each weight
+
+
+class Described(Protocol):
+    """What is known of a text without reading it again: a profile, or a dataset."""
+
+    @property
+    def format(self) -> CorpusFormat: ...
+    @property
+    def characters(self) -> int: ...
+    @property
+    def records(self) -> int: ...
+    @property
+    def symbols(self) -> int: ...  # distinct characters
+    @property
+    def typical_length(self) -> int: ...
+
+
+class Base(Protocol):
+    """A published version that a training starts from."""
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def card(self) -> dict[str, Any]: ...  # Card.summary()
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """What the user asked for; everything else is chosen.
+
+    ``network`` and ``training`` hold values by the names of ``NetworkConfig``
+    and ``TrainingConfig``; None asks for nothing.
+    """
+
+    network: Mapping[str, Any] = field(default_factory=dict)
+    training: Mapping[str, Any] = field(default_factory=dict)
+    validation_fraction: float = 0.05
+    test_fraction: float = 0.05
+    seed: int = 1
+
+
+@dataclass(frozen=True)
+class TrainingPlan:
+    """A training with nothing left open; ``chosen`` says why its values are what they are."""
+
+    network: NetworkConfig
+    training: TrainingConfig
+    chosen: tuple[Chosen, ...] = ()
+
+    @property
+    def values(self) -> dict[str, Any]:
+        """Every field of network and training by its name."""
+        return {**asdict(self.network), **asdict(self.training)}
+
+
+@dataclass(frozen=True)
+class Memory:
+    """An estimate of what a training needs, in bytes."""
+
+    weights: int  # with gradients, the optimizer's numbers and copies
+    activations: int
+    corpus: int
+    process: int = _PROCESS
+
+    @property
+    def total(self) -> int:
+        return self.weights + self.activations + self.corpus + self.process
+
+
+def plan_training(
+    text: Described, wishes: Wishes, *, speed: float, base: Base | None = None
+) -> TrainingPlan:
+    """Choose what was not asked for.
+
+    ``speed`` is in operations a second (``measure_speed``); ``base`` brings the
+    network's shape. Raises InvalidInput, naming the field.
+    """
+    facts = corpus_facts(text, wishes, base)
+    return complete(
+        facts, _with_shape_of(base, wishes.network), wishes.training, speed=speed, seed=wishes.seed
+    )
+
+
+def corpus_facts(text: Described, wishes: Wishes, base: Base | None = None) -> CorpusFacts:
+    """What the choice depends on, from the description of a text."""
+    held_out = wishes.validation_fraction + wishes.test_fraction
+    known = base.card["symbols"] if base else 0
+    return CorpusFacts(
+        format=text.format,
+        train_characters=max(1, round(text.characters * (1 - held_out))),
+        symbols=max(text.symbols + RESERVED, known),
+        mean_length=text.characters / max(1, text.records),
+        typical_length=max(1, text.typical_length),
+    )
+
+
+def complete(
+    facts: CorpusFacts,
+    asked_network: Mapping[str, Any],
+    asked_training: Mapping[str, Any],
+    *,
+    speed: float,
+    seed: int,
+) -> TrainingPlan:
+    """The plan for a corpus of which the facts are known.
+
+    Of the limits (budget, epochs, steps), those that were asked for hold alone.
+    Raises InvalidInput.
+    """
+    network_wishes = {name: value for name, value in asked_network.items() if value is not None}
+    wishes = {name: value for name, value in asked_training.items() if value is not None}
+    asked = tuple(network_wishes | wishes)
+    budget = float(wishes.get("budget_seconds") or DEFAULT_BUDGET_SECONDS)
+    cell: Cell = network_wishes.get("cell", "lstm")
+    choice = choose(facts, budget, speed, cell=cell, seed=seed)
+    training = _limited(choice.training, wishes)
+    return TrainingPlan(
+        _replaced(choice.network, network_wishes, "network"),
+        _replaced(training, wishes, "training"),
+        (
+            *(each for each in choice.chosen if not set(asked) & set(each.fields)),
+            *(Chosen((name,), AS_ASKED) for name in asked),
+        ),
+    )
+
+
+def _limited(chosen: TrainingConfig, wishes: Mapping[str, Any]) -> TrainingConfig:
+    """What was chosen, without the limits that give way to those asked for."""
+    limits = _LIMITS & set(wishes)
+    if not limits:
+        return chosen
+    if limits == {"budget_seconds"}:
+        return chosen  # the cap on epochs stays
+    # Without a budget nothing is left to the clock: the training ends by count.
+    budget = wishes.get("budget_seconds")
+    epochs, steps = wishes.get("max_epochs"), wishes.get("max_steps")
+    return replace(chosen, budget_seconds=budget, max_epochs=epochs, max_steps=steps)
+
+
+def _with_shape_of(base: Base | None, asked: Mapping[str, Any]) -> dict[str, Any]:
+    """What was asked of the network, and the shape that ``base`` gives it."""
+    if base is None:
+        return dict(asked)
+    shape = {name: base.card[name] for name in SHAPE}
+    for name, value in shape.items():
+        if asked.get(name) not in (None, value):
+            raise InvalidInput(
+                f"network.{name} is {value} in {base.id}, where this training starts; leave it "
+                "out, or leave base_model out.",
+                param=f"network.{name}",
+                code="base_model_differs",
+            )
+    return {**asked, **shape}
+
+
+def memory_needed(
+    network: NetworkConfig, training: TrainingConfig, symbols: int, characters: int
+) -> Memory:
+    """What a training will need at its peak, within about a quarter.
+
+    For each weight: itself, its gradient, two packed copies for the products,
+    the optimizer's numbers, the best copy, and while a checkpoint is written
+    all that it holds again. For each place of a batch: what backpropagation keeps
+    of every layer, and three numbers for each symbol.
+    """
+    kept = 1 + _OPTIMIZER[training.optimizer] + 1
+    weights = network.parameters(symbols) * (2 * kept + 3) * _NUMBER
+    layer = (2 * network.gates + 4) * network.hidden_size
+    place = network.layers * layer + network.embedding_size + 3 * symbols
+    activations = training.batch_size * training.window * place * _NUMBER
+    corpus = min(characters, _HELD) * _CHARACTER
+    return Memory(weights, activations, corpus)
+
+
+def check_memory(memory: Memory, limit: int) -> None:
+    """Refuse what cannot fit; raises InvalidInput with the numbers, naming what is largest."""
+    if memory.total <= limit:
+        return
+    if memory.activations >= memory.weights:
+        param, advice = "training.batch_size", "a smaller batch_size or window"
+    else:
+        param, advice = "network.hidden_size", "a smaller hidden_size or fewer layers"
+    raise InvalidInput(
+        f"This training would need about {_size(memory.total)} of memory: {_size(memory.weights)} "
+        f"for weights and optimizer, {_size(memory.activations)} for a batch, "
+        f"{_size(memory.corpus)} for the text, {_size(memory.process)} for the program. A job may "
+        f"use {_size(limit)}. Ask for {advice}.",
+        param=param,
+        code="does_not_fit",
+    )
+
+
+def _size(count: int) -> str:
+    return f"{count / 2**30:,.1f} GiB" if count >= 2**30 else f"{count / 2**20:,.0f} MiB"
+
+
+def _replaced(config: Any, asked: Mapping[str, Any], group: str) -> Any:
+    names = set(config.__dataclass_fields__)
+    for name in asked:
+        if name not in names:
+            raise InvalidInput(
+                f"{group}.{name} is not a known field.",
+                param=f"{group}.{name}",
+                code="unknown_field",
+            )
+    return replace(config, **asked)

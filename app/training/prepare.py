@@ -1,0 +1,293 @@
+"""From a text file to a corpus: read as a stream, checked, described, turned into ids.
+
+Takes any UTF-8 file; gives its ``Profile`` (what is in it, with warnings in plain
+words) and a ``Corpus`` whose ids, for a large file, lie in a scratch file and not
+in memory. A byte-order mark is dropped and Windows and old Macintosh line ends
+become plain ones. Knows nothing of networks or HTTP.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..charlm.corpus import Corpus, LineCorpus, TextCorpus
+from ..charlm.corpus.windows import CorpusFormat, smallest_id_type
+from ..charlm.vocabulary import BOUNDARY, RESERVED, Vocabulary, code_points
+from ..errors import InvalidCorpus, NotFound, StorageFailed
+
+_BLOCK: Final = 1 << 22
+_IN_MEMORY: Final = 1 << 25  # characters; beyond it, ids go to a scratch file
+_NEWLINE: Final = 10
+_LONG_LINE: Final = 1000
+_SMALL: Final = 10_000
+_RARE: Final = 3
+
+
+@dataclass(frozen=True)
+class Profile:
+    """What is in a text. ``records`` are its lines that are not empty."""
+
+    bytes: int
+    characters: int
+    records: int
+    distinct_records: int | None  # counted for lines only
+    symbols: int  # distinct characters
+    longest_record: int
+    typical_length: int  # characters that 95 in 100 records stay below
+    sha256: str  # of the bytes as they came
+    format: CorpusFormat
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A corpus ready to be learnt from."""
+
+    vocabulary: Vocabulary
+    corpus: Corpus
+    profile: Profile
+    validation_fraction: float
+    test_fraction: float
+
+
+@dataclass
+class _Survey:
+    """What the first pass over a file counts."""
+
+    bytes: int = 0
+    characters: int = 0
+    digest: Any = field(default_factory=hashlib.sha256)
+    counts: dict[int, int] = field(default_factory=dict)
+    had_mark: bool = False
+    had_returns: bool = False
+    line_lengths: list[NDArray[np.int64]] = field(default_factory=list)
+    open_line: int = 0  # characters of the line that is not finished yet
+
+
+def blocks(path: Path, survey: _Survey | None = None) -> Iterator[str]:
+    """The text of a file in pieces, normalised; ``survey`` collects what was seen.
+
+    Raises InvalidCorpus for bytes that are not UTF-8 or a NUL, with the place.
+    """
+    pending, offset, held_return, first = b"", 0, "", True
+    try:
+        with path.open("rb") as file:
+            while block := file.read(_BLOCK):
+                if survey:
+                    survey.digest.update(block)
+                    survey.bytes += len(block)
+                text, pending = _decoded(pending + block, offset, last=False)
+                offset += len(text.encode())
+                if first and text:
+                    first = False
+                    if text[0] == "\ufeff":
+                        text = text[1:]
+                        if survey:
+                            survey.had_mark = True
+                text = held_return + text
+                held_return = "\r" if text.endswith("\r") else ""
+                text = text.removesuffix("\r")
+                if survey and "\r" in text:
+                    survey.had_returns = True
+                yield text.replace("\r\n", "\n").replace("\r", "\n")
+            text, _ = _decoded(pending, offset, last=True)
+            if held_return:
+                yield "\n"
+            yield text
+    except FileNotFoundError as error:
+        raise NotFound(f"There is no file {path}.", code="file_not_found") from error
+    except OSError as error:
+        raise StorageFailed(f"{path} cannot be read: {error.strerror}.") from error
+
+
+def _decoded(raw: bytes, offset: int, *, last: bool) -> tuple[str, bytes]:
+    """The text of ``raw`` and the bytes of a character that is not complete yet."""
+    try:
+        text, rest = raw.decode("utf-8"), b""
+    except UnicodeDecodeError as error:
+        cut_short = error.end == len(raw) and error.reason == "unexpected end of data"
+        if last or not cut_short:
+            raise InvalidCorpus(
+                f"The text is not valid UTF-8: byte {offset + error.start} "
+                f"(0x{raw[error.start]:02x}) cannot stand there. Save it as UTF-8, or convert it "
+                "(for example: iconv -f latin1 -t utf-8).",
+                code="invalid_utf8",
+            ) from error
+        text, rest = raw[: error.start].decode("utf-8"), raw[error.start :]
+    place = text.find("\0")
+    if place >= 0:
+        raise InvalidCorpus(
+            f"The text has a NUL at byte {offset + len(text[:place].encode())}: it is not a plain "
+            "text, or it is in UTF-16. Convert it to UTF-8 and remove NULs.",
+            code="nul_in_text",
+        )
+    return text, rest
+
+
+def _survey(path: Path) -> _Survey:
+    survey = _Survey()
+    for text in blocks(path, survey):
+        points = code_points(text)
+        survey.characters += len(points)
+        counted = np.bincount(points)  # ten times as fast as np.unique
+        for point in np.flatnonzero(counted).tolist():
+            survey.counts[point] = survey.counts.get(point, 0) + int(counted[point])
+        ends = np.flatnonzero(points == _NEWLINE)
+        if len(ends):
+            lengths = np.diff(ends, prepend=-1) - 1
+            lengths[0] += survey.open_line
+            survey.line_lengths.append(lengths)
+            survey.open_line = len(points) - int(ends[-1]) - 1
+        else:
+            survey.open_line += len(points)
+    if survey.open_line:
+        survey.line_lengths.append(np.array([survey.open_line]))
+    return survey
+
+
+def guess_format(lengths: NDArray[np.int64]) -> CorpusFormat:
+    """Lines, if the lines are short and none is left empty between others; else text."""
+    filled = lengths[lengths > 0]
+    if len(filled) < 3:
+        return "text"
+    last = int(np.flatnonzero(lengths)[-1])
+    empty = int((lengths[: last + 1] == 0).sum())
+    short = np.median(filled) <= 100 and np.quantile(filled, 0.95) <= 300
+    return "lines" if short and empty <= 0.001 * len(filled) else "text"
+
+
+def prepare(
+    path: Path,
+    *,
+    format: CorpusFormat | None = None,
+    validation_fraction: float = 0.05,
+    test_fraction: float = 0.05,
+    seed: int = 1,
+    known: Vocabulary | None = None,
+    scratch: Path | None = None,
+) -> Prepared:
+    """Read a file into a corpus.
+
+    ``format`` is guessed when None. ``known`` is a vocabulary to widen instead
+    of making a new one. ``scratch`` is the folder for ids that are too many for
+    memory. Raises InvalidCorpus, saying what is wrong and what to do.
+    """
+    survey = _survey(path)
+    if not survey.characters:
+        raise InvalidCorpus("The text is empty.", code="empty_text")
+    lengths = np.concatenate(survey.line_lengths)
+    form: CorpusFormat = format or guess_format(lengths)
+    points = np.array(sorted(survey.counts), dtype=np.uint32)
+    if form == "lines":
+        points = points[points != _NEWLINE]
+    characters = Vocabulary.from_code_points(points)
+    vocabulary = known.widen(characters.characters) if known else characters
+    ids = _encoded(path, survey.characters, vocabulary, form, scratch)
+    fractions = {"validation_fraction": validation_fraction, "test_fraction": test_fraction}
+    corpus = _corpus(ids, vocabulary, form, seed=seed, **fractions)
+    profile = _profile(survey, lengths, form)
+    if isinstance(corpus, LineCorpus):
+        profile = replace(profile, distinct_records=profile.records - corpus.duplicates)
+    described = _with_warnings(profile, survey)
+    return Prepared(vocabulary, corpus, described, **fractions)
+
+
+def _corpus(
+    ids: NDArray[Any], vocabulary: Vocabulary, form: CorpusFormat, *, seed: int, **fractions: float
+) -> Corpus:
+    if form == "lines":
+        reserved = np.zeros(RESERVED, dtype=np.uint32)
+        points_V = np.concatenate([reserved, code_points(vocabulary.characters)])
+        return LineCorpus(ids, points_V, seed=seed, **fractions)
+    newline = int(vocabulary.encode("\n")[0])
+    return TextCorpus(ids, newline_id=newline if newline >= RESERVED else None, **fractions)
+
+
+def _encoded(
+    path: Path, characters: int, vocabulary: Vocabulary, form: CorpusFormat, scratch: Path | None
+) -> NDArray[Any]:
+    kind = smallest_id_type(len(vocabulary))
+    ids: NDArray[Any]
+    if characters <= _IN_MEMORY:
+        ids = np.empty(characters, dtype=kind)
+    else:
+        # The file has no name any more once it is mapped: it is gone with the program.
+        with tempfile.NamedTemporaryFile(dir=scratch) as file:
+            _reserve(file.fileno(), characters * np.dtype(kind).itemsize)
+            ids = np.memmap(file.name, dtype=kind, mode="r+", shape=(characters,))
+    place = 0
+    for text in blocks(path):
+        points = code_points(text)
+        encoded = vocabulary.encode_code_points(points)
+        if form == "lines":
+            encoded[points == _NEWLINE] = BOUNDARY
+        ids[place : place + len(points)] = encoded
+        place += len(points)
+    return ids
+
+
+def _reserve(descriptor: int, size_bytes: int) -> None:
+    """Claim the room before it is mapped: a full disk is an error here, a dead program there."""
+    try:
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(descriptor, 0, size_bytes)
+        else:
+            os.ftruncate(descriptor, size_bytes)
+    except OSError as error:
+        raise StorageFailed(
+            f"The text cannot be prepared: {error.strerror}; {size_bytes / 1e6:,.0f} MB are needed."
+        ) from error
+
+
+def _profile(survey: _Survey, lengths: NDArray[np.int64], form: CorpusFormat) -> Profile:
+    filled = lengths[lengths > 0]
+    return Profile(
+        bytes=survey.bytes,
+        characters=survey.characters,
+        records=len(filled),
+        distinct_records=None,
+        symbols=len(survey.counts) - (form == "lines" and _NEWLINE in survey.counts),
+        longest_record=int(lengths.max()),
+        typical_length=int(np.quantile(filled, 0.95)) + 1 if len(filled) else 1,
+        sha256=survey.digest.hexdigest(),
+        format=form,
+    )
+
+
+def _with_warnings(profile: Profile, survey: _Survey) -> Profile:
+    rare = [point for point, count in survey.counts.items() if count < _RARE]
+    said = []
+    if survey.had_mark:
+        said.append("The byte-order mark at the start was left out.")
+    if survey.had_returns:
+        said.append("Windows or Macintosh line ends were turned into plain ones.")
+    if profile.distinct_records is not None and profile.distinct_records < profile.records:
+        twice = profile.records - profile.distinct_records
+        said.append(f"{twice:,} lines are duplicates; they count as weight in training only.")
+    if rare:
+        shown = re.sub(r"\s", "␣", "".join(map(chr, sorted(rare)[:20])))
+        said.append(
+            f"{len(rare):,} of {profile.symbols:,} characters occur fewer than {_RARE} times and "
+            f"will hardly be learnt ({shown}{'…' if len(rare) > 20 else ''})."
+        )
+    if profile.format == "lines" and profile.longest_record > _LONG_LINE:
+        said.append(
+            f"The longest line has {profile.longest_record:,} characters; lines this long train "
+            "slowly. If this is running text, use the format 'text'."
+        )
+    if profile.characters < _SMALL:
+        said.append(
+            f"{profile.characters:,} characters are few: the model may repeat them rather than "
+            "learn from them. Ten thousand and more work better."
+        )
+    return replace(profile, warnings=tuple(said))

@@ -1,0 +1,103 @@
+"""What pydantic says of wrong input, as one of our own errors: one translation, one wording.
+
+Also hands our own bounds on to pydantic. Knows neither HTTP nor files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final, NamedTuple, Protocol
+
+from .errors import InvalidInput
+
+_MOST_FIELD: Final = 200  # characters of a field's name that are told
+_CODES: Final = {
+    "missing": "missing",
+    "extra_forbidden": "unknown_field",
+    "unsupported": "unsupported",
+    "greater_than": "out_of_range",
+    "greater_than_equal": "out_of_range",
+    "less_than": "out_of_range",
+    "less_than_equal": "out_of_range",
+    "finite_number": "out_of_range",
+    "too_long": "out_of_range",
+    "too_short": "out_of_range",
+    "string_too_long": "out_of_range",
+    "string_too_short": "out_of_range",
+}
+CODES: Final = frozenset(_CODES.values()) | {"invalid_type", "invalid_value"}
+"""Every code that ``complaint`` gives."""
+
+#: Names of a union's alternatives in pydantic's paths, which nobody wrote.
+_BRANCHES: Final = frozenset({"bool", "int", "float", "finite-float", "str"})
+
+
+class Validation(Protocol):
+    """A failed validation: pydantic's ValidationError, or FastAPI's."""
+
+    def errors(self) -> Any: ...
+
+
+class Bounded(Protocol):
+    """The numbers from ``least`` to ``most``; see ``charlm.bounds``."""
+
+    @property
+    def least(self) -> float: ...
+    @property
+    def most(self) -> float: ...
+    @property
+    def above_least(self) -> bool: ...
+    @property
+    def below_most(self) -> bool: ...
+
+
+class Complaint(NamedTuple):
+    """The first thing that is wrong: which field (``network.layers``, or ""), and how."""
+
+    field: str
+    predicate: str  # "must be …", or a sentence of its own after a colon
+    code: str
+
+    def sentence(self, name: str) -> str:
+        """What is wrong, said of ``name``; without a full stop."""
+        return f"{name}{self.predicate}" if self.predicate[0] == ":" else f"{name} {self.predicate}"
+
+
+def complaint(error: Validation, *, within: int = 0) -> Complaint:
+    """The first complaint of a validation; ``within`` parts of its path are left out."""
+    first: Mapping[str, Any] = error.errors()[0]
+    parts = [str(part) for part in first["loc"][within:]]
+    field = ".".join(part for part in parts if not _is_branch(part))[:_MOST_FIELD]
+    kind = str(first["type"])
+    code = _CODES.get(kind, "invalid_type" if kind.endswith("_type") else "invalid_value")
+    return Complaint(field, _predicate(kind, str(first["msg"])), code)
+
+
+def invalid(error: Validation, *, within: int = 0, whole: str = "The body") -> InvalidInput:
+    """The first complaint as an error; ``whole`` names what has no field."""
+    first = complaint(error, within=within)
+    sentence = first.sentence(first.field or whole)
+    return InvalidInput(f"{sentence}.", param=first.field or None, code=first.code)
+
+
+def bounded(bound: Bounded) -> dict[str, float]:
+    """A bound as the keyword arguments of pydantic's ``Field``."""
+    return {
+        "gt" if bound.above_least else "ge": bound.least,
+        "lt" if bound.below_most else "le": bound.most,
+    }
+
+
+def _predicate(kind: str, message: str) -> str:
+    if kind == "missing":
+        return "is required"
+    if kind == "extra_forbidden":
+        return "is not a known field"
+    text = message.rstrip(".")
+    if text.startswith("Input should be "):
+        return text.replace("Input should be", "must be", 1)
+    return f": {text.removeprefix('Value error, ')}"
+
+
+def _is_branch(part: str) -> bool:
+    return part in _BRANCHES or part.startswith("constrained-")

@@ -1,0 +1,72 @@
+"""Default deny: with a key set, every path but a short public list asks for it.
+
+Knows one key, from the settings; without one everybody on the machine may ask.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import hmac
+from typing import Final
+
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from ..http.problems import Unauthenticated, problem_response
+
+#: Answered without a key: for load balancers, and the files of the documentation page.
+PUBLIC: Final = frozenset(
+    {
+        "/livez",
+        "/readyz",
+        "/docs/swagger-ui-bundle.js",
+        "/docs/swagger-ui.css",
+        "/docs/favicon.png",
+        "/docs/start.js",
+    }
+)
+
+#: A browser cannot send a bearer key for a page: these take it as a password too.
+_PAGES: Final = frozenset({"/docs", "/openapi.json"})
+
+
+class KeyRequired:
+    """Lets through who carries ``key`` (``Authorization: Bearer …``)."""
+
+    def __init__(self, app: ASGIApp, key: str) -> None:
+        self.app = app
+        self._digest = _digest(key)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["path"] not in PUBLIC and not self._known(scope):
+            error = Unauthenticated(
+                "This server asks for a key: send the header Authorization: Bearer KEY."
+            )
+            response = problem_response(error, scope)
+            if scope["path"] in _PAGES:
+                response.headers["www-authenticate"] = 'Basic realm="Charloom", charset="UTF-8"'
+            await response(scope, receive, send)
+        else:
+            await self.app(scope, receive, send)
+
+    def _known(self, scope: Scope) -> bool:
+        scheme, _, given = Headers(scope=scope).get("authorization", "").partition(" ")
+        if scheme.lower() == "basic" and scope["path"] in _PAGES:
+            given = _password(given)
+        elif scheme.lower() != "bearer":
+            return False
+        return hmac.compare_digest(_digest(given.strip()), self._digest)
+
+
+def _digest(key: str) -> bytes:
+    # Of equal length whatever was sent, so that comparing them tells nothing.
+    return hashlib.sha256(key.encode("utf-8", "surrogatepass")).digest()
+
+
+def _password(credentials: str) -> str:
+    try:
+        return base64.b64decode(credentials, validate=True).decode().partition(":")[2]
+    except (binascii.Error, ValueError):
+        return ""

@@ -1,0 +1,145 @@
+"""What surrounds every request: its id, security headers, counters, who may ask.
+
+Plain ASGI, so that a client's disconnecting reaches the routes. Knows paths and
+headers only, never a body.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+import re
+import time
+from collections.abc import Callable, Collection
+from functools import lru_cache
+from typing import Final
+from urllib.parse import urlsplit
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from .identifiers import fresh
+from .problems import Forbidden, problem_response
+
+_log = logging.getLogger(__name__)
+_PRINTABLE: Final = re.compile(r"[ -~]{1,128}")
+_SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
+_HEADERS: Final = {
+    "x-content-type-options": "nosniff",
+    "x-frame-options": "DENY",
+    "referrer-policy": "no-referrer",
+    "cross-origin-opener-policy": "same-origin",
+    "cross-origin-resource-policy": "same-origin",
+    "content-security-policy": "default-src 'none'; frame-ancestors 'none'",
+}
+
+Observe = Callable[[Scope, int, float], None]
+
+
+class Envelope:
+    """Gives each request its id, each answer its headers, and tells ``observe``.
+
+    ``observe(scope, status, seconds)`` is called when a request is over; 0 is
+    the status of one that was never answered.
+    """
+
+    def __init__(self, app: ASGIApp, observe: Observe) -> None:
+        self.app = app
+        self.observe = observe
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        given = Headers(scope=scope).get("x-request-id", "")
+        name = given if _PRINTABLE.fullmatch(given) else f"req_{fresh()}"
+        scope.setdefault("state", {})["request_id"] = name
+        status, start = 0, time.perf_counter()
+
+        async def send_in_envelope(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                headers = MutableHeaders(scope=message)
+                headers["x-request-id"] = name
+                for key, value in _HEADERS.items():
+                    headers.setdefault(key, value)
+            await send(message)
+
+        try:
+            await self.app(scope, receive, send_in_envelope)
+        except Exception as error:
+            _log.error("request %s failed", name, exc_info=error)
+            if status:  # the answer had begun: all that is left is to break it off
+                raise
+            await problem_response(error, scope)(scope, receive, send_in_envelope)
+        finally:
+            self.observe(scope, status, time.perf_counter() - start)
+
+
+class Gate:
+    """Refuses what another site's page made a browser send.
+
+    A request's Host must be a name that cannot be pointed at this machine from
+    outside (DNS rebinding), and what changes something must not come from
+    another origin. ``hosts`` are further names to believe; None believes all.
+    """
+
+    def __init__(self, app: ASGIApp, hosts: Collection[str] | None) -> None:
+        self.app = app
+        self.hosts = hosts
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and (refusal := self._refusal(scope)) is not None:
+            await problem_response(refusal, scope)(scope, receive, send)
+        else:
+            await self.app(scope, receive, send)
+
+    def _refusal(self, scope: Scope) -> Forbidden | None:
+        headers = Headers(scope=scope)
+        host = headers.get("host", "")
+        if self.hosts is not None and not self._believed(host):
+            return Forbidden(
+                "This server does not answer to that host name; CHARLOOM_ALLOWED_HOSTS adds one.",
+                code="host_not_allowed",
+            )
+        if scope["method"] in _SAFE_METHODS:
+            return None
+        site, origin = headers.get("sec-fetch-site", "none"), headers.get("origin")
+        foreign = origin is not None and _netloc(origin) != host.lower()
+        if site not in ("none", "same-origin") or foreign:
+            return Forbidden("Other sites' pages may not do this.", code="cross_site")
+        return None
+
+    def _believed(self, host: str) -> bool:
+        assert self.hosts is not None
+        name = _hostname(host)
+        return name is not None and (name in self.hosts or _unregistrable(name))
+
+
+@lru_cache(maxsize=256)
+def _hostname(host: str) -> str | None:
+    """The name in a Host header; None if there is none that can be read."""
+    try:
+        return urlsplit(f"//{host}").hostname or ""
+    except ValueError:
+        return None
+
+
+@lru_cache(maxsize=256)
+def _unregistrable(name: str) -> bool:
+    """Whether nobody outside can make this name point here: no dot, or an address."""
+    if "." not in name or name.endswith(".localhost"):
+        return True
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
+
+
+def _netloc(origin: str) -> str:
+    try:
+        return urlsplit(origin).netloc.lower()
+    except ValueError:
+        return ""

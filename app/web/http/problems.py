@@ -1,0 +1,169 @@
+"""Every error as one JSON shape: one table from exception class to status and type.
+
+Takes whatever a route, a validator or the router raises and gives
+``{"error": {message, type, param, code, request_id}}``. Knows the error tree
+and HTTP; no route writes an error by itself.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any, Final, NamedTuple
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+from starlette.responses import Response
+from starlette.types import Scope
+
+from ...errors import (
+    CharloomError,
+    Conflict,
+    InvalidInput,
+    NotFound,
+    Overloaded,
+    StorageFailed,
+    TooLarge,
+    TooLate,
+    TrainingFailed,
+)
+from ...validation import invalid
+
+_log = logging.getLogger(__name__)
+
+
+class Unauthenticated(CharloomError):
+    """The key is missing or not known."""
+
+    code = "invalid_api_key"
+
+
+class Forbidden(CharloomError):
+    """Whoever asks may not do this."""
+
+    code = "forbidden"
+
+
+class UnsupportedMedia(InvalidInput):
+    """The body is of a kind that this path does not read."""
+
+    code = "unsupported_media_type"
+
+
+class Kind(NamedTuple):
+    status: int
+    type: str
+
+
+#: The nearest class in an exception's ancestry counts.
+TABLE: Final[Mapping[type[Exception], Kind]] = {
+    InvalidInput: Kind(400, "invalid_request_error"),
+    TooLarge: Kind(413, "invalid_request_error"),
+    UnsupportedMedia: Kind(415, "invalid_request_error"),
+    Unauthenticated: Kind(401, "authentication_error"),
+    Forbidden: Kind(403, "permission_error"),
+    NotFound: Kind(404, "not_found_error"),
+    Conflict: Kind(409, "conflict_error"),
+    Overloaded: Kind(503, "overloaded_error"),
+    StorageFailed: Kind(500, "server_error"),
+    TrainingFailed: Kind(500, "server_error"),
+    Exception: Kind(500, "server_error"),
+}
+
+_HIDDEN: Final = CharloomError("The server failed; its log says why.", code="internal_error")
+
+#: What the router itself raises: status -> type, code, message.
+_ROUTER: Final = {
+    404: ("not_found_error", "path_not_found", "There is nothing at this path; see /docs."),
+    405: ("invalid_request_error", "method_not_allowed", "This path does not take this method."),
+}
+
+
+def request_id(scope: Scope) -> str:
+    """The id under which this request is answered and logged."""
+    return str(scope.get("state", {}).get("request_id", ""))
+
+
+def error_object(error: Exception, request: str) -> dict[str, Any]:
+    """The ``error`` object of an exception; what is not ours to tell is left out."""
+    shown = error if isinstance(error, CharloomError) else _HIDDEN
+    return {
+        "message": shown.message,
+        "type": _kind(error).type,
+        "param": shown.param,
+        "code": shown.code,
+        "request_id": request,
+    }
+
+
+def problem_response(error: Exception, scope: Scope) -> Response:
+    """The answer to a request that failed with ``error``."""
+    headers = {}
+    if isinstance(error, Overloaded):
+        seconds = error.retry_after_seconds
+        headers = {
+            "retry-after": str(max(1, math.ceil(seconds))),
+            "retry-after-ms": str(math.ceil(seconds * 1000)),
+        }
+        if isinstance(error, TooLate):  # OpenAI's client would ask twice more, as long each time
+            headers["x-should-retry"] = "false"
+    elif isinstance(error, Unauthenticated):
+        headers = {"www-authenticate": "Bearer"}
+    return _answer(_kind(error).status, error_object(error, request_id(scope)), headers)
+
+
+def install(app: FastAPI) -> None:
+    """Let ``app`` answer every failure in the one shape.
+
+    What is our own mistake goes on to the envelope (``middleware``), which logs it.
+    """
+    app.add_exception_handler(CharloomError, _on_error)
+    app.add_exception_handler(RequestValidationError, _on_invalid)
+    app.add_exception_handler(HTTPException, _on_router)
+    app.add_exception_handler(ClientDisconnect, _on_gone)
+
+
+async def _on_error(request: Request, error: Exception) -> Response:
+    if _kind(error).status == 500:
+        _log.error("request %s failed", request_id(request.scope), exc_info=error)
+    return problem_response(error, request.scope)
+
+
+async def _on_invalid(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    # The first part of a path says where the field is: body, query, path or header.
+    return problem_response(invalid(error, within=1), request.scope)
+
+
+async def _on_router(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    phrase = HTTPStatus(error.status_code).phrase
+    fallback = ("invalid_request_error", phrase.lower().replace(" ", "_"), f"{phrase}.")
+    kind, code, message = _ROUTER.get(error.status_code, fallback)
+    fields = {
+        "message": message,
+        "type": kind,
+        "param": None,
+        "code": code,
+        "request_id": request_id(request.scope),
+    }
+    return _answer(error.status_code, fields, error.headers or {})
+
+
+async def _on_gone(request: Request, error: Exception) -> Response:
+    # Nobody reads this; 499 is what proxies log for a client that went away.
+    return Response(status_code=499)
+
+
+def _kind(error: Exception) -> Kind:
+    return next(TABLE[each] for each in type(error).__mro__ if each in TABLE)
+
+
+def _answer(status: int, fields: Mapping[str, Any], headers: Mapping[str, str]) -> Response:
+    body = json.dumps({"error": fields}).encode()
+    return Response(body, status, headers, media_type="application/json")

@@ -1,0 +1,132 @@
+"""The web server around the application: listens, and stops without cutting anyone off."""
+
+from __future__ import annotations
+
+import logging
+import socket
+from typing import Any, Final
+
+import uvicorn
+
+from ... import __name__ as _package
+from ...database.session import Database
+from ...errors import InvalidInput
+from ...settings import Settings
+from ..dependencies import DRAIN_SECONDS, Backend
+from . import logs
+from .connection import Connection
+
+_log = logging.getLogger(__name__)
+_GRACE_SECONDS: Final = int(DRAIN_SECONDS) + 5
+_CONNECTIONS: Final = 4096
+
+
+def serve(
+    settings: Settings, application: str = f"{_package}.main:create_app", *, reload: bool = False
+) -> None:
+    """Serve until SIGINT or SIGTERM.
+
+    Raises InvalidInput when the server would be open to a network without a key,
+    or when the address cannot be listened on.
+    """
+    check_exposure(settings)
+    check_database(settings)
+    logs.configure(settings.log_level, settings.log_format)
+    config = uvicorn.Config(
+        application,
+        factory=True,
+        host=settings.host,
+        port=settings.port,
+        reload=reload,
+        http=Connection,
+        limit_concurrency=_CONNECTIONS,
+        timeout_graceful_shutdown=_GRACE_SECONDS,
+        ws="none",
+        access_log=False,
+        log_config=None,
+        server_header=False,
+        proxy_headers=False,
+    )
+    if reload:
+        uvicorn.run(**_as_arguments(config))
+        return
+    listening = _listen(settings)
+    with listening:
+        _Server(config).run(sockets=[listening])
+
+
+def check_exposure(settings: Settings) -> None:
+    """Raises InvalidInput if anyone on a network could ask without a key."""
+    if settings.exposed:
+        raise InvalidInput(
+            f"On {settings.host} anyone who reaches this machine could use the server. Set "
+            "CHARLOOM_API_KEY, or CHARLOOM_TRUSTED_NETWORK=true if the network is to be trusted.",
+            param="host",
+            code="exposed",
+        )
+
+
+def check_database(settings: Settings) -> None:
+    """Migrate, so that what is wrong with the database is one sentence and not a failed start.
+
+    Raises InvalidInput, StorageFailed, or Conflict if a newer version has migrated it.
+    """
+    database = Database(settings.resolved_database_url)
+    try:
+        database.migrate()
+        database.check_writing()
+    finally:
+        database.close()
+
+
+class _Server(uvicorn.Server):
+    """Says where it listens; drains from the signal on, not when the last connection has gone."""
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        for each in sockets or []:
+            host, port = each.getsockname()[:2]
+            shown = f"[{host}]" if ":" in host else host
+            _log.info("Charloom serves on http://%s:%d, documentation at /docs", shown, port)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        backend: Backend | None = getattr(self._application.state, "backend", None)
+        if backend is not None:
+            backend.drain()
+        await super().shutdown(sockets)
+
+    @property
+    def _application(self) -> Any:
+        inner: Any = self.config.loaded_app
+        while not hasattr(inner, "state"):
+            inner = inner.app
+        return inner
+
+
+def _listen(settings: Settings) -> socket.socket:
+    """A listening socket, opened before anything else is: a port in use is told at once."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            settings.host.strip("[]"), settings.port, type=socket.SOCK_STREAM
+        )[0]
+        listening = socket.socket(family, kind, protocol)
+        try:
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listening.bind(address)
+            listening.listen(2048)
+        except BaseException:
+            listening.close()
+            raise
+    except OSError as error:
+        raise InvalidInput(
+            f"Cannot listen on {settings.host} port {settings.port}: {error.strerror}.",
+            param="port",
+            code="address_unavailable",
+        ) from error
+    return listening
+
+
+def _as_arguments(config: uvicorn.Config) -> dict[str, Any]:
+    names = ("app", "factory", "host", "port", "reload", "http", "log_config", "access_log", "ws",
+             "timeout_graceful_shutdown", "server_header", "proxy_headers")  # fmt: skip
+    return {name: getattr(config, name) for name in names}

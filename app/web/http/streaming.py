@@ -1,0 +1,134 @@
+"""Answers that go out while they are made, and work that stops when nobody listens.
+
+Plain ASGI: Starlette's own streaming response would swallow the request's body
+while it listens for the client's leaving. Knows bytes, and that an engine's
+stream can be collected.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Mapping
+from contextlib import aclosing
+from typing import Any, Final, TypeVar
+
+from starlette.requests import ClientDisconnect
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from ...engine.sequence import Piece
+from ...engine.stream import AsyncStream
+
+T = TypeVar("T")
+
+PING_SECONDS: Final = 15.0
+STALL_SECONDS: Final = 60.0
+"""A client that takes nothing for so long has left, whatever its connection says."""
+
+PING: Final = b": ping\n\n"
+EVENT_HEADERS: Final = {"cache-control": "no-cache", "x-accel-buffering": "no"}
+
+
+class Live(Response):
+    """Sends pieces as they come; closes their generator when the client leaves.
+
+    With ``watch`` the client's leaving is listened for; without, the generator
+    reads the request's body itself and must notice. ``after`` is called in the
+    end whatever happens, even if the generator never came to its first line.
+    """
+
+    def __init__(
+        self,
+        pieces: AsyncGenerator[bytes, None],
+        media_type: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        watch: bool = True,
+        after: Callable[[], None] = lambda: None,
+    ) -> None:
+        super().__init__(None, headers=headers, media_type=media_type)
+        if "content-length" not in (headers or {}):
+            del self.headers["content-length"]  # of nothing; the body comes in pieces
+        self._pieces = pieces
+        self._watch = watch
+        self._after = after
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            async with aclosing(self._pieces):
+                if self._watch:
+                    await while_connected(receive, self._send_all(send))
+                else:
+                    await self._send_all(send)
+        except ClientDisconnect:
+            pass  # nobody is left to be told
+        finally:
+            self._after()
+
+    async def _send_all(self, send: Send) -> None:
+        await send(
+            {"type": "http.response.start", "status": 200, "headers": self.raw_headers},
+        )
+        async for piece in self._pieces:
+            try:
+                async with asyncio.timeout(STALL_SECONDS):
+                    await send({"type": "http.response.body", "body": piece, "more_body": True})
+            except TimeoutError as error:
+                raise ClientDisconnect from error
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+async def collect(receive: Receive, stream: AsyncStream) -> list[Piece]:
+    """Everything that comes of a stream, unless the client leaves first (ClientDisconnect)."""
+    pieces = stream.collected()  # while nothing else is served it often is there already
+    return await while_connected(receive, stream.collect()) if pieces is None else pieces
+
+
+async def while_connected(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
+    """The result of ``work``, which is cancelled if the client leaves first.
+
+    The request's body must have been read. Raises ClientDisconnect.
+    """
+    working = asyncio.ensure_future(work)
+    leaving = asyncio.ensure_future(_gone(receive))
+    try:
+        await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        if not working.done():
+            raise ClientDisconnect
+        return working.result()
+    finally:
+        for each in (working, leaving):
+            each.cancel()
+        await asyncio.gather(working, leaving, return_exceptions=True)
+
+
+async def with_pings(events: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
+    """The events, and a comment whenever there was none for a while (proxies close silence)."""
+    upcoming: asyncio.Future[bytes] | None = None
+    try:
+        while True:
+            upcoming = upcoming or asyncio.ensure_future(_next(events))
+            done, _ = await asyncio.wait({upcoming}, timeout=PING_SECONDS)
+            if not done:
+                yield PING
+                continue
+            try:
+                event = upcoming.result()
+            except StopAsyncIteration:
+                return
+            upcoming = None
+            yield event
+    finally:
+        if upcoming is not None:
+            upcoming.cancel()
+            await asyncio.gather(upcoming, return_exceptions=True)
+        await events.aclose()
+
+
+async def _next(events: AsyncIterator[bytes]) -> bytes:
+    return await anext(events)
+
+
+async def _gone(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass

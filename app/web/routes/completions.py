@@ -1,0 +1,240 @@
+"""``POST /v1/completions``: what was asked becomes one engine request, its pieces an answer.
+
+Text stops here: below are ids only. One object is built for plain answers and
+for streams alike, so that they say the same.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+import time
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import ExitStack, aclosing
+from dataclasses import dataclass
+from typing import Annotated, Any, Final
+
+from fastapi import APIRouter, Request
+from starlette.responses import Response
+
+from ...charlm.sampling import Sampling
+from ...charlm.vocabulary import UNKNOWN, Vocabulary
+from ...engine import sequence as engine
+from ...engine.sequence import Piece, StopRule
+from ...engine.stream import AsyncStream
+from ...errors import CharloomError, InvalidInput
+from ..dependencies import ModelHold, ServedBy
+from ..http.answers import check_numbers, json_answer
+from ..http.bodies import documented, json_body
+from ..http.identifiers import fresh
+from ..http.problems import error_object, request_id
+from ..http.streaming import EVENT_HEADERS, Live, collect, with_pings
+from ..schemas import CompletionAnswer, CompletionRequest
+from ..transcripts import Prompt, Transcript
+
+router = APIRouter(tags=["generation"])
+
+GAP_SECONDS: Final = 0.02  # after the first character, pieces go out no more often than this
+_SEEDS: Final = 1 << 53  # what every JSON reader keeps exactly
+
+
+@router.post(
+    "/v1/completions",
+    response_model=CompletionAnswer,
+    openapi_extra=documented(CompletionRequest),
+    summary="Write text",
+)
+async def complete(
+    request: Request,
+    served: ServedBy,
+    body: Annotated[CompletionRequest, json_body(CompletionRequest)],
+) -> Response:
+    """Continue prompts, character by character; as server-sent events with ``stream``."""
+    with ExitStack() as stack:
+        held = stack.enter_context(await served.hold(body.model))
+        completion = _Completion.asked(body, held)
+        asked = completion.engine_request(served.settings.request_seconds)
+        stream = served.engine.submit(asked, held.network)
+        if not body.stream:
+            pieces = await collect(request.receive, stream)
+            return await json_answer(lambda: completion.answer(pieces), completion.numbers)
+        events = with_pings(completion.events(stream, request_id(request.scope)))
+        stack.callback(stream.cancel)
+        end = stack.pop_all().close  # with the stream, even one that never began
+        return Live(events, "text/event-stream", headers=EVENT_HEADERS, after=end)
+
+
+@dataclass(frozen=True)
+class _Completion:
+    """One call on its way: what was asked, and of which model."""
+
+    body: CompletionRequest
+    prompts: list[Prompt]
+    vocabulary: Vocabulary
+    fields: dict[str, Any]  # those that every answer and every chunk begins with
+    boundary: bool
+    choices: int
+    seed: int
+    numbers: int  # logprobs that the answer could hold
+
+    @classmethod
+    def asked(cls, body: CompletionRequest, held: ModelHold) -> _Completion:
+        choices = body.best_of if body.best_of is not None else body.n
+        _check(body, choices)
+        seed = secrets.randbelow(_SEEDS) if body.seed is None else body.seed
+        prompts = prompts_of(body.prompt, held.vocabulary)
+        unknown = ""
+        if any((prompt.ids == UNKNOWN).any() for prompt in prompts):
+            unknown = held.vocabulary.unknown_characters(_text_of(body.prompt))
+        if body.strict and unknown:
+            raise InvalidInput(
+                f"The model has never seen {unknown[:40]!r}.",
+                param="prompt",
+                code="unknown_characters",
+            )
+        fields = {
+            "id": f"cmpl-{fresh()}",
+            "object": "text_completion",
+            "created": int(time.time()),
+            "model": held.version.id,
+            "seed": seed,
+            "unknown_characters": unknown,
+        }
+        numbers = _logprobs_at_most(body, prompts, choices)
+        check_numbers(numbers, "logprobs")
+        boundary = held.card.corpus_format == "lines" and not body.ignore_boundary
+        return cls(body, prompts, held.vocabulary, fields, boundary, choices, seed, numbers)
+
+    def engine_request(self, timeout_seconds: float) -> engine.Request:
+        """What the engine is asked."""
+        body = self.body
+        stops = [body.stop] if isinstance(body.stop, str) else body.stop
+        return engine.Request(
+            prompts=tuple(prompt.ids for prompt in self.prompts),
+            sampling=Sampling(
+                temperature=body.temperature,
+                top_k=body.top_k,
+                top_p=body.top_p,
+                min_p=body.min_p,
+                frequency_penalty=body.frequency_penalty,
+                presence_penalty=body.presence_penalty,
+                logit_bias=tuple((int(key), bias) for key, bias in body.logit_bias.items()),
+                seed=self.seed,
+            ),
+            max_symbols=body.max_tokens,
+            choices=self.choices,
+            boundary=self.boundary,
+            # A stop string with a character outside the vocabulary can never be written.
+            stop=StopRule(
+                [
+                    self.vocabulary.encode(stop).tolist()
+                    for stop in stops
+                    if not self.vocabulary.unknown_characters(stop)
+                ]
+            ),
+            scored=body.echo and body.logprobs is not None,
+            top=body.logprobs or 0,
+            timeout_seconds=timeout_seconds,
+        )
+
+    def answer(self, pieces: Sequence[Piece]) -> dict[str, Any]:
+        """The whole answer; of ``best_of`` choices the ``n`` likeliest a character."""
+        given = []
+        for first in range(0, len(pieces), self.choices):
+            group = [self._transcribed(piece) for piece in pieces[first : first + self.choices]]
+            if self.choices > self.body.n:
+                group.sort(key=lambda choice: -choice[0].mean_logprob)
+            given += [fields for _, fields in group[: self.body.n]]
+        choices = [{"index": index, **fields} for index, fields in enumerate(given)]
+        drawn = sum(len(piece.ids) for piece in pieces)
+        usage = self._usage(drawn, {piece.index: piece.cached for piece in pieces})
+        return {**self.fields, "choices": choices, "usage": usage}
+
+    async def events(self, stream: AsyncStream, request: str) -> AsyncGenerator[bytes, None]:
+        """The answer as server-sent events; a failure in the middle is one more event."""
+        transcripts = [self._transcript(i) for i in range(len(self.prompts) * self.choices)]
+        with_usage = self.body.stream_options.include_usage
+        more: dict[str, Any] = {"usage": None} if with_usage else {}
+        cached: dict[int, int] = {}
+        try:
+            async with aclosing(stream.pieces(GAP_SECONDS)) as news:
+                async for pieces in news:
+                    events = b""
+                    for piece in pieces:
+                        cached[piece.index] = piece.cached
+                        choice = {"index": piece.index, **transcripts[piece.index].add(piece)}
+                        events += _event({**self.fields, "choices": [choice], **more})
+                    yield events
+        except CharloomError as error:
+            yield _event({"error": error_object(error, request)})
+            return
+        if with_usage:
+            usage = self._usage(sum(each.drawn for each in transcripts), cached)
+            yield _event({**self.fields, "choices": [], "usage": usage})
+        yield b"data: [DONE]\n\n"
+
+    def _transcribed(self, piece: Piece) -> tuple[Transcript, dict[str, Any]]:
+        transcript = self._transcript(piece.index)
+        return transcript, transcript.add(piece)
+
+    def _transcript(self, index: int) -> Transcript:
+        prompt = self.prompts[index // self.choices]
+        return Transcript(self.vocabulary, prompt, echo=self.body.echo, logprobs=self.body.logprobs)
+
+    def _usage(self, drawn: int, cached: dict[int, int]) -> dict[str, Any]:
+        read = sum(prompt.symbols for prompt in self.prompts)
+        # Choices of one prompt share its state; what counts is whether the first was spared.
+        spared = sum(cached.get(place * self.choices, 0) for place in range(len(self.prompts)))
+        return {
+            "prompt_tokens": read,
+            "completion_tokens": drawn,
+            "total_tokens": read + drawn,
+            "prompt_tokens_details": {"cached_tokens": min(spared, read)},
+        }
+
+
+def prompts_of(prompt: Any, vocabulary: Vocabulary) -> list[Prompt]:
+    """The prompts of a body: a string, strings, ids or lists of ids."""
+    listed = [prompt] if isinstance(prompt, str) or isinstance(prompt[0], int) else prompt
+    prompts = []
+    for place, each in enumerate(listed):
+        if isinstance(each, str):
+            prompts.append(Prompt.of_text(each, vocabulary))
+            continue
+        if each and max(each) >= len(vocabulary):
+            raise InvalidInput(
+                f"Prompt {place} holds the id {max(each)}; this model's symbols are "
+                f"0 to {len(vocabulary) - 1}.",
+                param="prompt",
+                code="out_of_range",
+            )
+        prompts.append(Prompt.of_ids(each, vocabulary))
+    return prompts
+
+
+def _logprobs_at_most(body: CompletionRequest, prompts: Sequence[Prompt], choices: int) -> int:
+    """How many logprobs an answer could hold, alternatives included."""
+    if body.logprobs is None:
+        return 0
+    echoed = sum(len(prompt.ids) for prompt in prompts) if body.echo else 0
+    return choices * (len(prompts) * body.max_tokens + echoed) * (1 + body.logprobs)
+
+
+def _text_of(prompt: Any) -> str:
+    listed = [prompt] if isinstance(prompt, str) else prompt
+    return "".join(each for each in listed if isinstance(each, str))
+
+
+def _check(body: CompletionRequest, choices: int) -> None:
+    if choices < body.n:
+        raise InvalidInput("best_of must be n or more.", param="best_of", code="out_of_range")
+    if body.stream and choices > body.n:
+        raise InvalidInput(
+            "best_of cannot be streamed: which choices are best is known at the end.",
+            param="best_of",
+            code="unsupported",
+        )
+
+
+def _event(fields: dict[str, Any]) -> bytes:
+    return b"data: " + json.dumps(fields, ensure_ascii=False).encode("utf-8", "replace") + b"\n\n"

@@ -1,0 +1,108 @@
+"""``/v1/jobs/{id}/events``: what happened to a job, as pages or as a live stream.
+
+The stream is server-sent events. What happened comes as messages with an id,
+from which a client that lost the connection goes on (``Last-Event-ID``); how far
+the job has come, as events named ``progress`` without one. The last is ``done``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncGenerator
+from typing import Annotated, Any, Final
+
+from fastapi import APIRouter, Header, Query, Request
+from starlette.responses import JSONResponse, Response
+
+from ...errors import CharloomError, InvalidInput, Overloaded
+from ...jobs.values import Job
+from ...rendering.ids import bare_id
+from ...rendering.jobs import EventList, event_object, job_object
+from ...rendering.lists import listed
+from ..dependencies import Backend, ServedBy
+from ..http.problems import error_object, request_id
+from ..http.streaming import EVENT_HEADERS, Live, with_pings
+
+router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
+
+STREAM: Final = "text/event-stream"
+LOOK_SECONDS: Final = 0.5
+_AT_ONCE: Final = 100
+_MOST_CURSOR: Final = 2**63 - 1
+
+Cursor = Annotated[int | None, Query(ge=0, le=_MOST_CURSOR, description="An event's id.")]
+
+
+@router.get(
+    "/{id}/events",
+    response_model=EventList,
+    responses={200: {"content": {STREAM: {"schema": {"type": "string"}}}}},
+    summary="What happened to a job",
+)
+async def events(
+    request: Request,
+    served: ServedBy,
+    id: str,
+    after: Cursor = None,
+    limit: Annotated[int, Query(ge=1, le=100)] = 20,
+    last_event_id: Annotated[str | None, Header(description="Where a stream goes on.")] = None,
+) -> Response:
+    """Events in order, after the one with the id ``after``; the oldest first.
+
+    With ``Accept: text/event-stream`` a live stream that ends with the job.
+    """
+    bare = bare_id("job", id)
+    if STREAM not in request.headers.get("accept", ""):
+        found = await asyncio.to_thread(served.jobs.events, bare, after=after or 0, limit=limit + 1)
+        rows = [event_object(event) for event in found[:limit]]
+        return JSONResponse(listed(rows, has_more=len(found) > limit))
+    cursor = _cursor(last_event_id) if last_event_id else after or 0
+    await asyncio.to_thread(served.jobs.get, bare)  # an unknown job is a 404, not a stream
+    stream = _stream(served, bare, cursor, request_id(request.scope))
+    return Live(with_pings(stream), STREAM, headers=EVENT_HEADERS)
+
+
+async def _stream(
+    served: Backend, job_id: str, cursor: int, request: str
+) -> AsyncGenerator[bytes, None]:
+    shown_before: Any = None
+    try:
+        while True:
+            # The job first: what has made it final is then among the events.
+            job = await asyncio.to_thread(served.jobs.get, job_id)
+            while found := await asyncio.to_thread(
+                served.jobs.events, job_id, after=cursor, limit=_AT_ONCE
+            ):
+                cursor = found[-1].id
+                yield b"".join(_message(event_object(event), id=event.id) for event in found)
+            if job.is_final:
+                yield _message(job_object(job), name="done")
+                return
+            if (job.state, job.progress) != shown_before:
+                shown_before = (job.state, job.progress)
+                yield _message(_progress(job), name="progress")
+            if served.engine.draining:
+                raise Overloaded("The server is about to stop; connect again.", code="draining")
+            await asyncio.sleep(LOOK_SECONDS)
+    except CharloomError as error:
+        yield _message({"error": error_object(error, request)}, name="error")
+
+
+def _progress(job: Job) -> dict[str, Any]:
+    fields = job_object(job)
+    return {name: fields[name] for name in ("id", "state", "attempt", "progress")}
+
+
+def _message(fields: dict[str, Any], *, id: int | None = None, name: str | None = None) -> bytes:
+    lines = [] if id is None else [f"id: {id}"]
+    lines += [] if name is None else [f"event: {name}"]
+    # No NaN can come here: the database keeps numbers that are finite.
+    lines.append(f"data: {json.dumps(fields, allow_nan=False)}")
+    return ("\n".join(lines) + "\n\n").encode()
+
+
+def _cursor(text: str) -> int:
+    if not (text.isascii() and text.isdecimal() and len(text) <= 19):
+        raise InvalidInput("Last-Event-ID must be an event's id.", param="Last-Event-ID")
+    return min(int(text), _MOST_CURSOR)

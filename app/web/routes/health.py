@@ -1,0 +1,63 @@
+"""Whether the server lives, is ready, and how it fares; and the documentation page."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+from fastapi import APIRouter, Request
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from starlette.responses import FileResponse, JSONResponse, Response
+
+from ...errors import CharloomError, NotFound
+from ..dependencies import Backend
+
+router = APIRouter(tags=["health"])
+
+_PAGE: Final = Path(__file__).parents[1] / "ui" / "docs"
+_FILES: Final = frozenset({"swagger-ui-bundle.js", "swagger-ui.css", "favicon.png", "start.js"})
+_POLICY: Final = {
+    "content-security-policy": (
+        "default-src 'self'; img-src 'self' data:; style-src 'self' 'unsafe-inline'; "
+        "frame-ancestors 'none'; base-uri 'none'"
+    )
+}
+
+
+@router.get("/livez", summary="Whether the event loop answers")
+async def livez() -> Response:
+    return JSONResponse({"status": "ok"})
+
+
+@router.get("/readyz", summary="Whether requests are served")
+async def readyz(request: Request) -> Response:
+    """503 with what is missing while the server starts, drains or lacks something."""
+    backend: Backend | None = getattr(request.app.state, "backend", None)
+    missing = ["startup"] if backend is None else await backend.missing()
+    if missing:
+        return JSONResponse({"status": "unavailable", "missing": missing}, 503)
+    return JSONResponse({"status": "ok", "missing": []})
+
+
+@router.get("/metrics", summary="Counters for Prometheus")
+async def metrics(request: Request) -> Response:
+    backend: Backend | None = getattr(request.app.state, "backend", None)
+    if backend is not None:
+        with suppress(CharloomError):  # the database may be what is to be looked into
+            request.app.state.job_gauge.show(await asyncio.to_thread(backend.jobs.counts))
+    return Response(generate_latest(request.app.state.prometheus), media_type=CONTENT_TYPE_LATEST)
+
+
+@router.get("/docs", include_in_schema=False)
+async def docs() -> Response:
+    return FileResponse(_PAGE / "index.html", headers=_POLICY)
+
+
+@router.get("/docs/{name}", include_in_schema=False)
+async def docs_file(name: str) -> Response:
+    """The page's own files, so that it works without a network."""
+    if name not in _FILES:
+        raise NotFound("There is nothing at this path; see /docs.", code="path_not_found")
+    return FileResponse(_PAGE / name)

@@ -1,0 +1,104 @@
+"""``/v1/jobs``: submit training jobs, look at them, steer them. All logic is in ``app.jobs``."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Annotated, Final, Literal
+
+from fastapi import APIRouter, Header, Query, Request
+from starlette.responses import JSONResponse, Response
+
+from ...jobs.spec import JobSpec
+from ...jobs.states import JobState
+from ...jobs.values import Job
+from ...rendering.ids import bare_after, bare_id, shown
+from ...rendering.jobs import JobAnswer, JobDeleted, JobList, job_object
+from ...rendering.lists import listed
+from ..dependencies import ServedBy
+from ..http.bodies import documented, read_document
+
+router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
+
+MOST_BYTES: Final = 1 << 20
+
+Limit = Annotated[int, Query(ge=1, le=100)]
+After = Annotated[str | None, Query(max_length=100, description="The last id of the page before.")]
+Order = Annotated[Literal["asc", "desc"], Query(description="By time.")]
+
+
+@router.post(
+    "",
+    response_model=JobAnswer,
+    status_code=202,
+    openapi_extra=documented(JobSpec),
+    summary="Submit a training job",
+)
+async def submit(
+    request: Request,
+    served: ServedBy,
+    idempotency_key: Annotated[
+        str | None, Header(description="The same key and body give the same job, for a day.")
+    ] = None,
+) -> Response:
+    """Only ``model`` and ``dataset`` are required; the answer shows every value chosen."""
+    spec = JobSpec.parse(await read_document(request, MOST_BYTES))
+    job = await asyncio.to_thread(served.jobs.submit, spec, idempotency_key=idempotency_key)
+    return JSONResponse(job_object(job), 202, {"location": f"/v1/jobs/{shown('job', job.id)}"})
+
+
+@router.get("", response_model=JobList, summary="List jobs")
+async def list_jobs(
+    served: ServedBy,
+    state: Annotated[JobState | None, Query()] = None,
+    model: Annotated[str | None, Query(max_length=200, pattern=r"^[ -~]*$")] = None,
+    limit: Limit = 20,
+    after: After = None,
+    order: Order = "desc",
+) -> Response:
+    """Every job, newest first; or those in one state, or those of one model."""
+    page = await asyncio.to_thread(
+        served.jobs.list,
+        state=state,
+        model=model,
+        after=bare_after("job", after),
+        limit=limit,
+        order=order,
+    )
+    return JSONResponse(listed([job_object(job) for job in page.items], has_more=page.has_more))
+
+
+@router.get("/{id}", response_model=JobAnswer, summary="Look at a job")
+async def get_job(served: ServedBy, id: str) -> Response:
+    """Where it stands, and how long it will take."""
+    return await _about(served.jobs.get, id)
+
+
+@router.post("/{id}/cancel", response_model=JobAnswer, summary="Cancel a job")
+async def cancel(served: ServedBy, id: str) -> Response:
+    """It ends without a model; refused once it is being published."""
+    return await _about(served.jobs.cancel, id)
+
+
+@router.post("/{id}/pause", response_model=JobAnswer, summary="Pause a job")
+async def pause(served: ServedBy, id: str) -> Response:
+    """It writes a checkpoint and gives its place to the next job."""
+    return await _about(served.jobs.pause, id)
+
+
+@router.post("/{id}/resume", response_model=JobAnswer, summary="Resume a job")
+async def resume(served: ServedBy, id: str) -> Response:
+    """It goes on exactly where it was paused."""
+    return await _about(served.jobs.resume, id)
+
+
+@router.delete("/{id}", response_model=JobDeleted, summary="Delete a finished job")
+async def delete_job(served: ServedBy, id: str) -> Response:
+    """With its run, events, metrics and checkpoints; the model that it made stays."""
+    bare = bare_id("job", id)
+    await asyncio.to_thread(served.jobs.delete, bare)
+    return JSONResponse({"id": shown("job", bare), "object": "job", "deleted": True})
+
+
+async def _about(do: Callable[[str], Job], id: str) -> Response:
+    return JSONResponse(job_object(await asyncio.to_thread(do, bare_id("job", id))))

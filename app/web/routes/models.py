@@ -1,0 +1,185 @@
+"""``/v1/models``: look at models, their versions and files; import, alias and delete them."""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+from collections.abc import AsyncGenerator, Iterator
+from pathlib import Path
+from typing import Annotated, BinaryIO, Final, Literal
+
+from fastapi import APIRouter, Query, Request
+from starlette.responses import JSONResponse, Response
+
+from ...catalog.model_rows import ModelVersion
+from ...errors import InvalidInput, StorageFailed
+from ...rendering.lists import page
+from ...rendering.models import (
+    AliasAnswer,
+    ModelAnswer,
+    ModelDeleted,
+    ModelList,
+    alias_object,
+    model_object,
+)
+from ...store.artifact import Artifact, read
+from ...store.layout import checked_alias, checked_name
+from ..dependencies import Backend, ServedBy
+from ..http.bodies import capped, documented, json_body
+from ..http.streaming import Live
+from ..schemas import AliasRequest
+
+router = APIRouter(prefix="/v1/models", tags=["models"])
+
+SAFETENSORS: Final = "application/octet-stream"
+_MIB: Final = 1 << 20
+
+Limit = Annotated[int, Query(ge=1, le=100)]
+After = Annotated[str | None, Query(max_length=400, description="The last id of the page before.")]
+Order = Annotated[Literal["asc", "desc"], Query(description="By name, or by number.")]
+
+
+@router.get("", response_model=ModelList, summary="List models")
+async def list_models(
+    served: ServedBy, limit: Limit = 100, after: After = None, order: Order = "asc"
+) -> Response:
+    """Every model with its newest version.
+
+    A hundred a page: the OpenAI client does not turn the pages of this list.
+    """
+    found = await asyncio.to_thread(served.registry.list)
+    rows = [model_object(each) for each in found]
+    return JSONResponse(page(rows if order == "asc" else rows[::-1], limit, after))
+
+
+@router.post(
+    "",
+    response_model=ModelAnswer,
+    status_code=201,
+    openapi_extra={
+        "requestBody": {
+            "required": True,
+            "content": {SAFETENSORS: {"schema": {"type": "string", "format": "binary"}}},
+        }
+    },
+    summary="Import a model file",
+)
+async def import_model(
+    request: Request, served: ServedBy, name: Annotated[str, Query(max_length=400)]
+) -> Response:
+    """Publish a ``.safetensors`` file of Charloom's as the next version of ``name``.
+
+    The file is checked before it is believed.
+    """
+    checked_name(name)
+    with await _received(request, served) as stream:
+        version = await asyncio.to_thread(_publish, served, name, stream)
+    served.resident.forget_names()
+    headers = {"location": f"/v1/models/{version.id}"}
+    return JSONResponse(model_object(version), 201, headers)
+
+
+@router.get("/{name:path}/versions", response_model=ModelList, summary="List versions")
+async def list_versions(
+    served: ServedBy, name: str, limit: Limit = 20, after: After = None, order: Order = "desc"
+) -> Response:
+    """Every version of a model, newest first."""
+    found = await asyncio.to_thread(served.registry.versions, name)
+    rows = [{**model_object(each), "id": each.id} for each in found]
+    return JSONResponse(page(rows if order == "desc" else rows[::-1], limit, after))
+
+
+@router.get("/{model:path}/file", summary="Download a model file", response_class=Response)
+async def download(request: Request, served: ServedBy, model: str) -> Response:
+    """The model as one ``.safetensors`` file; its digest is the ETag."""
+    version = await asyncio.to_thread(served.registry.resolve, model)
+    etag = f'"{version.sha256}"'
+    headers = {"etag": etag, "cache-control": "no-cache"}
+    if etag in request.headers.get("if-none-match", ""):
+        return Response(status_code=304, headers=headers)
+    filename = f"{version.name.replace(':', '-')}-{version.version}.safetensors"
+    headers["content-length"] = str(version.size_bytes)
+    headers["content-disposition"] = f'attachment; filename="{filename}"'
+    return Live(_threaded(served.registry.fetch(version)), SAFETENSORS, headers=headers)
+
+
+@router.put(
+    "/{name:path}/aliases/{alias}",
+    response_model=AliasAnswer,
+    openapi_extra=documented(AliasRequest),
+    summary="Point an alias at a version",
+)
+async def put_alias(
+    served: ServedBy,
+    name: str,
+    alias: str,
+    body: Annotated[AliasRequest, json_body(AliasRequest)],
+) -> Response:
+    """From now on ``name@alias`` means that version, whatever it meant before."""
+    await asyncio.to_thread(served.registry.set_alias, name, alias, body.version)
+    served.resident.forget_names()
+    return JSONResponse(alias_object(name, alias, body.version))
+
+
+@router.delete(
+    "/{name:path}/aliases/{alias}", response_model=AliasAnswer, summary="Delete an alias"
+)
+async def delete_alias(served: ServedBy, name: str, alias: str) -> Response:
+    """The version that it named stays."""
+    checked_alias(alias)
+    found = await asyncio.to_thread(served.registry.versions, name)
+    await asyncio.to_thread(served.registry.delete_alias, name, alias)
+    served.resident.forget_names()
+    return JSONResponse({**alias_object(name, alias, found[0].aliases[alias]), "deleted": True})
+
+
+@router.get("/{model:path}", response_model=ModelAnswer, summary="Look at a model")
+async def get_model(served: ServedBy, model: str) -> Response:
+    """A model by ``name``, ``name@version`` or ``name@alias``."""
+    return JSONResponse(model_object(await asyncio.to_thread(served.registry.resolve, model)))
+
+
+@router.delete("/{model:path}", response_model=ModelDeleted, summary="Delete a model or version")
+async def delete_model(served: ServedBy, model: str) -> Response:
+    """``name@3`` deletes one version; ``name`` deletes all of them and the aliases."""
+    name, at, selector = model.partition("@")
+    if not at:
+        await asyncio.to_thread(served.registry.delete, name)
+    elif not selector.isdecimal():
+        raise InvalidInput(
+            "Name the version to delete by its number, as in names@3.", param="model"
+        )
+    else:
+        version = await asyncio.to_thread(served.registry.resolve, model)
+        await asyncio.to_thread(served.registry.delete_version, name, version.version)
+    served.resident.forget_names()
+    return JSONResponse({"id": model, "object": "model", "deleted": True})
+
+
+async def _received(request: Request, served: Backend) -> BinaryIO:
+    """The body in a nameless file, to be read from its beginning."""
+    limit = served.settings.max_body_mb * _MIB
+    folder = served.settings.data_dir
+    try:
+        await asyncio.to_thread(Path(folder).mkdir, parents=True, exist_ok=True)
+        stream = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115
+        try:
+            async for piece in capped(request, limit):
+                await asyncio.to_thread(stream.write, piece)
+            stream.seek(0)
+        except BaseException:
+            stream.close()
+            raise
+    except OSError as error:
+        raise StorageFailed(f"The upload could not be kept: {error.strerror}.") from error
+    return stream
+
+
+def _publish(served: Backend, name: str, stream: BinaryIO) -> ModelVersion:
+    artifact: Artifact = read(stream)
+    return served.registry.publish(name, artifact)
+
+
+async def _threaded(pieces: Iterator[bytes]) -> AsyncGenerator[bytes, None]:
+    while (piece := await asyncio.to_thread(next, pieces, None)) is not None:
+        yield piece

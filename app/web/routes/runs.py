@@ -1,0 +1,68 @@
+"""``/v1/runs``: the history of each training job: its parameters, curves and checkpoints."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Query
+from starlette.responses import JSONResponse, Response
+
+from ...rendering.ids import bare_after, bare_id
+from ...rendering.lists import listed
+from ...rendering.runs import (
+    CheckpointList,
+    RunAnswer,
+    RunList,
+    SeriesList,
+    checkpoint_object,
+    run_object,
+    series_object,
+)
+from ..dependencies import ServedBy
+
+router = APIRouter(prefix="/v1/runs", tags=["jobs"])
+
+Name = Annotated[str, Query(min_length=1, max_length=64, pattern=r"^[ -~]*$")]
+
+
+@router.get("", response_model=RunList, summary="List runs")
+async def list_runs(
+    served: ServedBy,
+    model: Annotated[str | None, Query(max_length=200, pattern=r"^[ -~]*$")] = None,
+    limit: Annotated[int, Query(ge=1, le=100)] = 20,
+    after: Annotated[str | None, Query(max_length=100)] = None,
+    order: Annotated[Literal["asc", "desc"], Query(description="By time.")] = "desc",
+) -> Response:
+    """Every run, newest first; or those of one model."""
+    page = await asyncio.to_thread(
+        served.jobs.runs, model=model, after=bare_after("run", after), limit=limit, order=order
+    )
+    return JSONResponse(listed([run_object(run) for run in page.items], has_more=page.has_more))
+
+
+@router.get("/{id}", response_model=RunAnswer, summary="Look at a run")
+async def get_run(served: ServedBy, id: str) -> Response:
+    """What was trained, with which libraries, and how far."""
+    return JSONResponse(run_object(await asyncio.to_thread(served.jobs.run, bare_id("run", id))))
+
+
+@router.get("/{id}/metrics", response_model=SeriesList, summary="The curves of a run")
+async def metrics(
+    served: ServedBy,
+    id: str,
+    name: Annotated[list[Name] | None, Query(description="May be repeated; all if left out.")] = (
+        None
+    ),
+    max_points: Annotated[int, Query(ge=1, le=1000, description="Buckets a curve.")] = 1000,
+) -> Response:
+    """Each curve in buckets with minimum, maximum, mean and last, so that a spike survives."""
+    found = await asyncio.to_thread(served.jobs.metrics, bare_id("run", id), name, max_points)
+    return JSONResponse(listed([series_object(series) for series in found], has_more=False))
+
+
+@router.get("/{id}/checkpoints", response_model=CheckpointList, summary="Checkpoints of a run")
+async def checkpoints(served: ServedBy, id: str) -> Response:
+    """The furthest first."""
+    found = await asyncio.to_thread(served.jobs.checkpoints, bare_id("run", id))
+    return JSONResponse(listed([checkpoint_object(each) for each in found], has_more=False))

@@ -1,0 +1,1 @@
+"""Composition: what the processes of an installation are made of, from its settings."""

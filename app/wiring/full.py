@@ -1,0 +1,141 @@
+"""What computes: artifacts, the engine, planning and running jobs.
+
+On top of ``Installation``, each part built from the settings when it is first
+wanted, once. Server, runner and the commands that train, write and score take
+what they need.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import cached_property
+from typing import Final
+
+from ..catalog.model_rows import ModelVersion
+from ..catalog.models import Registry
+from ..engine.engine import Engine
+from ..engine.metrics import Metrics
+from ..engine.resident import Resident
+from ..engine.scheduler import Limits
+from ..jobs.checkpoints.retention import Retention
+from ..jobs.dispatcher import Dispatcher
+from ..jobs.executors import Executor
+from ..jobs.executors.local import LocalExecutor
+from ..jobs.jobs import Jobs
+from ..settings import Settings
+from ..training.machine import gpus, machine_speed, training_threads
+from .installation import Installation
+
+_MIB: Final = 1 << 20
+
+
+def _local(settings: Settings) -> Executor:
+    folder = settings.data_dir / "runners"
+    return LocalExecutor(runner_environment(settings), folder, gpus=gpus())
+
+
+#: By the setting ``executor``.
+_EXECUTORS: Final[Mapping[str, Callable[[Settings], Executor]]] = {"local": _local}
+
+
+class FullInstallation(Installation):
+    """An installation that computes.
+
+    ``metrics`` are the engine's counters; ``executor`` runs jobs instead of the
+    one that the settings name.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        metrics: Metrics | None = None,
+        executor: Executor | None = None,
+        migrate: bool = True,
+    ) -> None:
+        super().__init__(settings, migrate=migrate)
+        self._metrics = metrics
+        self._executor = executor
+
+    @cached_property
+    def index(self) -> Registry:
+        """Names, versions and aliases, and the artifacts behind them."""
+        self._bring_shipped_models()
+        return Registry(self.database, self.models)
+
+    @property
+    def registry(self) -> Registry:
+        """Models whose artifacts are published and opened."""
+        return self.index
+
+    @cached_property
+    def engine(self) -> Engine:
+        """The inference engine, not started yet."""
+        settings = self.settings
+        return Engine(
+            Limits(rows=settings.max_streams, waiting_requests=settings.queue_limit),
+            cache_bytes=settings.state_cache_mb * _MIB,
+            metrics=self._metrics,
+            threads=settings.threads,
+        )
+
+    @cached_property
+    def resident(self) -> Resident[ModelVersion]:
+        """The versions that are loaded."""
+        limit = self.settings.model_memory_mb * _MIB
+        return Resident(self.registry, limit_bytes=limit, on_unload=self.engine.forget)
+
+    @cached_property
+    def jobs(self) -> Jobs:
+        """Jobs to be submitted, looked at and steered; without a dispatcher nobody runs them."""
+        limit, threads = self.settings.training_memory_mb, self._training_threads
+        return Jobs(
+            self.database,
+            self.index,
+            self.datasets,
+            self.checkpoints,
+            memory_limit_bytes=None if limit is None else limit * _MIB,
+            times=self.times,
+            speed=lambda: machine_speed(threads),
+            on_change=self._wake_dispatcher,
+        )
+
+    @cached_property
+    def dispatcher(self) -> Dispatcher:
+        """Runs the jobs of the queue, once it is started."""
+        settings = self.settings
+        days = settings.checkpoint_days
+        return Dispatcher(
+            self.database,
+            self._executor or _EXECUTORS[settings.executor](settings),
+            slots=settings.training_slots,
+            times=self.times,
+            retention=Retention(self.database, self.checkpoints, days=days),
+        )
+
+    @property
+    def _training_threads(self) -> int:
+        return training_threads(self.settings.threads, self.settings.training_slots)
+
+    def _wake_dispatcher(self) -> None:
+        if "dispatcher" in self.__dict__:
+            self.dispatcher.wake()
+
+
+def runner_environment(settings: Settings) -> dict[str, str]:
+    """What a runner must be told to find what this server has, wherever it runs."""
+    threads = str(training_threads(settings.threads, settings.training_slots))
+    environment = {
+        "CHARLOOM_DATABASE_URL": settings.resolved_database_url,
+        "CHARLOOM_MODELS_DIR": settings.models_url,
+        "CHARLOOM_DATA_DIR": str(settings.data_dir),
+        "CHARLOOM_LEASE_SECONDS": str(settings.lease_seconds),
+        "CHARLOOM_THREADS": threads,
+        # Threads beyond the cap would take the processors from serving.
+        "OMP_NUM_THREADS": threads,
+        "MKL_NUM_THREADS": threads,
+        "NUMBA_NUM_THREADS": threads,
+    }
+    if settings.store_url is not None:
+        environment["CHARLOOM_STORE_URL"] = settings.store_url
+    return environment

@@ -1,0 +1,376 @@
+"""The registry over a real store, on SQLite and on PostgreSQL."""
+
+from __future__ import annotations
+
+import multiprocessing
+import shutil
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from app.catalog import model_rows
+from app.catalog.models import Registry
+from app.database.session import Database
+from app.database.tables import new_ulid
+from app.errors import Conflict, InvalidArtifact, InvalidInput, NotFound, UnknownModel
+from app.store.artifact import write
+from app.store.blobs import BlobStore
+from tests.models import tiny_artifact
+
+
+@pytest.fixture
+def models_dir(tmp_path: Path) -> Path:
+    return tmp_path / "models"
+
+
+@pytest.fixture
+def registry(database: Database, models_dir: Path) -> Registry:
+    return Registry(database, BlobStore(str(models_dir)))
+
+
+def versions(registry: Registry, name: str) -> list[int]:
+    return [each.version for each in registry.versions(name)]
+
+
+def test_what_is_published_is_listed_resolved_and_opened(
+    registry: Registry, models_dir: Path
+) -> None:
+    artifact = tiny_artifact(run_id=None)
+    published = registry.publish("names", artifact)
+    assert published.id == "names@1"
+    assert (models_dir / "names/1.safetensors").read_bytes() == write(artifact)
+    assert published.size_bytes == len(write(artifact))
+    assert published.created_at == artifact.card.created_at
+    assert "vocabulary" not in published.card
+    assert published.card["symbols"] == 5
+    opened = registry.open(registry.resolve("names"))
+    assert opened.card.sha256 == published.sha256
+    assert write(opened) == write(artifact)
+    assert b"".join(registry.fetch(published)) == write(artifact)
+
+
+def test_names_versions_and_aliases(registry: Registry) -> None:
+    for seed in (1, 2, 3):
+        registry.publish("names", tiny_artifact(seed=seed))
+    registry.publish("ft:names:mine", tiny_artifact())
+    assert [each.id for each in registry.list()] == ["ft:names:mine@1", "names@3"]
+    assert versions(registry, "names") == [3, 2, 1]
+    assert registry.resolve("names").version == 3
+    assert registry.resolve("names@2").version == 2
+    assert registry.set_alias("names", "production", 1).aliases == {"production": 1}
+    assert registry.resolve("names@production").version == 1
+    registry.set_alias("names", "production", 2)
+    assert registry.resolve("names@production").version == 2
+    assert registry.list()[1].aliases == {"production": 2}
+    registry.delete_alias("names", "production")
+    with pytest.raises(UnknownModel):
+        registry.resolve("names@production")
+    with pytest.raises(NotFound) as caught:
+        registry.delete_alias("names", "production")
+    assert caught.value.code == "alias_not_found"
+
+
+@pytest.mark.parametrize(
+    "reference",
+    ["", "nobody", "names@", "names@2", "names@0", "names@99999999999999", "names@²", "@1",
+     "../names", "names\x00", "na/mes", "names@production", "names@pro\x00", "NAMES", "a" * 300,
+     "names@" + "x" * 300],
+)  # fmt: skip
+def test_an_unknown_model_is_answered_with_the_known_ones(
+    registry: Registry, reference: str
+) -> None:
+    registry.publish("names", tiny_artifact())
+    with pytest.raises(UnknownModel) as caught:
+        registry.resolve(reference)
+    assert "Models here: names." in caught.value.message
+    assert caught.value.param == "model"
+    assert len(caught.value.message) < 300
+
+
+def test_without_a_model_the_message_says_so(registry: Registry) -> None:
+    with pytest.raises(UnknownModel, match="none yet"):
+        registry.resolve("names")
+
+
+@pytest.mark.parametrize(
+    "name", ["", "a/b", "..", "../a", ".a", "A", "a b", "é", "a" * 65, "a:b", "ft:", "ft::a",
+             "a\n", "ft:" + ":".join("a" * 64 for _ in range(4))]
+)  # fmt: skip
+def test_a_name_that_is_not_one_publishes_nothing(
+    registry: Registry, models_dir: Path, name: str
+) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        registry.publish(name, tiny_artifact())
+    assert caught.value.param == "name"
+    assert not models_dir.exists()
+
+
+@pytest.mark.parametrize("alias", ["", "3", "a/b", "A", "a" * 65, "é"])
+def test_an_alias_that_is_not_one(registry: Registry, alias: str) -> None:
+    registry.publish("names", tiny_artifact())
+    with pytest.raises(InvalidInput) as caught:
+        registry.set_alias("names", alias, 1)
+    assert caught.value.param == "alias"
+
+
+def test_a_version_that_an_alias_names_is_not_deleted(registry: Registry, models_dir: Path) -> None:
+    registry.publish("names", tiny_artifact())
+    registry.publish("names", tiny_artifact(seed=2))
+    registry.set_alias("names", "production", 1)
+    with pytest.raises(Conflict, match="production") as caught:
+        registry.delete_version("names", 1)
+    assert caught.value.code == "alias_in_use"
+    registry.set_alias("names", "production", 2)
+    registry.delete_version("names", 1)
+    assert versions(registry, "names") == [2]
+    assert [path.name for path in (models_dir / "names").iterdir()] == ["2.safetensors"]
+    with pytest.raises(UnknownModel):
+        registry.set_alias("names", "production", 1)
+
+
+def test_a_number_is_never_used_twice(registry: Registry) -> None:
+    registry.publish("names", tiny_artifact())
+    registry.publish("names", tiny_artifact())
+    registry.delete_version("names", 2)
+    assert registry.publish("names", tiny_artifact()).version == 3
+    registry.set_alias("names", "production", 3)
+    registry.delete("names")
+    assert registry.list() == []
+    with pytest.raises(UnknownModel):
+        registry.versions("names")
+    assert registry.publish("names", tiny_artifact()).version == 4
+
+
+def test_a_run_publishes_once(registry: Registry, models_dir: Path) -> None:
+    run_id = new_ulid()
+    first = registry.publish("names", tiny_artifact(), run_id)
+    assert registry.publish("names", tiny_artifact(), run_id) == first
+    assert first.run_id == run_id
+    assert registry.open(first).card.run_id == run_id
+    assert len(list(models_dir.rglob("*"))) == 2  # one folder, one file
+
+
+def test_a_run_that_was_staged_twice_publishes_once(registry: Registry, database: Database) -> None:
+    run_id = new_ulid()
+    staged = [registry.stage("names", tiny_artifact(), run_id) for _ in range(2)]
+    with database.session() as session:
+        ids = [registry.register(session, each).id for each in staged]
+    assert ids == ["names@1", "names@1"]
+    registry.unstage(staged[1])
+    assert registry.synchronise().damaged == {}
+    assert versions(registry, "names") == [1]
+
+
+def test_a_crash_between_file_and_row_leaves_a_whole_version(registry: Registry) -> None:
+    staged = registry.stage("names", tiny_artifact(), new_ulid())
+    with pytest.raises(UnknownModel):
+        registry.resolve("names")
+    assert registry.synchronise().added == ["names@1"]
+    found = registry.resolve("names")
+    assert found.run_id == staged.card.run_id
+    assert registry.publish("names", tiny_artifact(), staged.card.run_id) == found
+
+
+def test_a_new_database_is_filled_from_the_store(
+    registry: Registry, models_dir: Path, sqlite_url: str
+) -> None:
+    for name in ("names", "plays"):
+        for seed in (1, 2):
+            registry.publish(name, tiny_artifact(seed=seed), new_ulid())
+    other = Database(sqlite_url + ".new")
+    other.migrate()
+    rebuilt = Registry(other, BlobStore(str(models_dir)))
+    assert rebuilt.synchronise().added == ["names@1", "names@2", "plays@1", "plays@2"]
+    assert rebuilt.list() == registry.list()
+    assert rebuilt.synchronise().added == []
+    assert rebuilt.publish("names", tiny_artifact()).version == 3
+    other.close()
+
+
+def test_files_copied_in_by_hand(registry: Registry, models_dir: Path) -> None:
+    registry.publish("names", tiny_artifact(), new_ulid())
+    (models_dir / "copy").mkdir()
+    shutil.copy(models_dir / "names/1.safetensors", models_dir / "copy/7.safetensors")
+    (models_dir / "copy/8.safetensors").write_bytes(b"damaged")
+    (models_dir / "stray.safetensors").write_bytes(write(tiny_artifact()))
+    (models_dir / "Bad Name").mkdir()
+    (models_dir / "Bad Name/1.safetensors").write_bytes(write(tiny_artifact()))
+    (models_dir / "README.md").write_text("not a model")
+    (models_dir / "copy/9.safetensors").symlink_to("/etc/hostname")
+    report = registry.synchronise()
+    assert report.added == ["copy@7"]
+    assert sorted(report.damaged) == [
+        "Bad Name/1.safetensors",
+        "copy/8.safetensors",
+        "copy/9.safetensors",
+        "stray.safetensors",
+    ]
+    assert "shorter than 8 bytes" in report.damaged["copy/8.safetensors"]
+    assert "NAME/VERSION" in report.damaged["stray.safetensors"]
+    assert registry.resolve("copy").run_id is None  # the run has made names@1
+    assert registry.open(registry.resolve("copy")).card.symbols == 5
+    assert registry.publish("copy", tiny_artifact()).version == 10  # after every file there
+
+
+def test_a_file_copied_in_while_serving_keeps_its_number(
+    registry: Registry, models_dir: Path
+) -> None:
+    registry.publish("names", tiny_artifact())
+    copied = write(tiny_artifact(seed=9))
+    (models_dir / "names/2.safetensors").write_bytes(copied)
+    assert registry.publish("names", tiny_artifact(seed=3)).version == 3
+    assert (models_dir / "names/2.safetensors").read_bytes() == copied
+
+
+def test_a_changed_file_is_not_believed(registry: Registry, models_dir: Path) -> None:
+    published = registry.publish("names", tiny_artifact())
+    path = models_dir / "names/1.safetensors"
+    path.write_bytes(write(tiny_artifact(seed=2)))  # a good file, but another
+    with pytest.raises(InvalidArtifact, match="names@1"):
+        registry.open(published)
+    with pytest.raises(InvalidArtifact, match="names@1"):
+        list(registry.fetch(published))
+    path.write_bytes(path.read_bytes()[:-4])
+    assert list(registry.synchronise().damaged) == ["names/1.safetensors"]
+    with pytest.raises(InvalidArtifact):
+        registry.open(published)
+
+
+def test_a_version_whose_file_is_gone_is_forgotten(registry: Registry, models_dir: Path) -> None:
+    registry.publish("names", tiny_artifact())
+    registry.publish("names", tiny_artifact())
+    registry.set_alias("names", "production", 2)
+    (models_dir / "names/2.safetensors").unlink()
+    with pytest.raises(NotFound):
+        registry.open(registry.resolve("names"))
+    assert registry.synchronise().missing == ["names@2"]
+    assert registry.resolve("names").version == 1
+    assert registry.resolve("names").aliases == {}
+    assert registry.publish("names", tiny_artifact()).version == 3
+
+
+def test_a_store_that_is_not_mounted_makes_nothing_forgotten(
+    registry: Registry, models_dir: Path
+) -> None:
+    registry.publish("names", tiny_artifact())
+    models_dir.rename(models_dir.with_name("elsewhere"))
+    assert registry.synchronise().missing == ["names@1"]
+    models_dir.with_name("elsewhere").rename(models_dir)
+    assert registry.synchronise().missing == []
+    assert registry.resolve("names@1").version == 1
+
+
+def at_once(count: int, act: Callable[[int], None]) -> list[BaseException]:
+    """Call ``act`` in threads that start together; what they raised."""
+    barrier, errors = threading.Barrier(count), list[BaseException]()
+
+    def run(number: int) -> None:
+        barrier.wait()
+        try:
+            act(number)
+        except BaseException as error:  # noqa: BLE001 (handed to the test)
+            errors.append(error)
+
+    threads = [threading.Thread(target=run, args=(number,)) for number in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return errors
+
+
+def test_many_publish_at_once(registry: Registry) -> None:
+    def publish(number: int) -> None:
+        for seed in range(3):
+            registry.publish("names", tiny_artifact(seed=10 * number + seed))
+
+    assert at_once(8, publish) == []
+    assert versions(registry, "names") == list(range(24, 0, -1))
+    seeds = {registry.open(each).card.seed for each in registry.versions("names")}
+    assert len(seeds) == 24
+
+
+def test_one_run_published_at_once_by_many_is_one_version(
+    registry: Registry, models_dir: Path
+) -> None:
+    run_id = new_ulid()
+    assert at_once(6, lambda _: void(registry.publish("names", tiny_artifact(), run_id))) == []
+    (only,) = registry.versions("names")
+    assert [path.name for path in models_dir.rglob("*.safetensors")] == [
+        f"{only.version}.safetensors"
+    ]
+
+
+def void(_: object) -> None:
+    """For what is done for its effect."""
+
+
+def test_synchronising_while_publishing_loses_nothing(registry: Registry) -> None:
+    def act(number: int) -> None:
+        for _ in range(4):
+            if number % 2:
+                assert registry.synchronise().damaged == {}
+            else:
+                registry.publish("names", tiny_artifact())
+
+    assert at_once(6, act) == []
+    assert len(registry.versions("names")) == 12
+
+
+def test_an_alias_set_while_its_version_is_deleted(registry: Registry) -> None:
+    for round_ in range(5):
+        version = registry.publish("names", tiny_artifact()).version
+
+        def act(number: int, version: int = version) -> None:
+            if number:
+                registry.delete_version("names", version)
+            else:
+                registry.set_alias("names", "production", version)
+
+        errors = at_once(2, act)
+        assert len(errors) <= 1, round_
+        assert all(isinstance(error, Conflict | UnknownModel) for error in errors)
+        for alias in [] if not registry.list() else registry.list()[0].aliases:
+            registry.open(registry.resolve(f"names@{alias}"))
+            registry.delete_alias("names", alias)
+
+
+def publish_in_a_process(url: str, models_dir: str, seed: int) -> None:
+    database = Database(url)
+    database.migrate()
+    registry = Registry(database, BlobStore(models_dir))
+    for _ in range(3):
+        registry.publish("names", tiny_artifact(seed=seed))
+    database.close()
+
+
+def test_two_servers_starting_and_publishing_at_once(database_url: str, models_dir: Path) -> None:
+    context = multiprocessing.get_context("spawn")
+    processes = [
+        context.Process(target=publish_in_a_process, args=(database_url, str(models_dir), seed))
+        for seed in (1, 2)
+    ]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0, 0]
+    database = Database(database_url)
+    registry = Registry(database, BlobStore(str(models_dir)))
+    assert versions(registry, "names") == [6, 5, 4, 3, 2, 1]
+    assert registry.synchronise().damaged == {}
+    database.close()
+
+
+def test_an_aliased_row_cannot_be_removed_behind_the_registry(
+    registry: Registry, database: Database
+) -> None:
+    from sqlalchemy.exc import IntegrityError
+
+    registry.publish("names", tiny_artifact())
+    registry.set_alias("names", "production", 1)
+    with pytest.raises(IntegrityError), database.session() as session:
+        model_rows.remove_version(session, "names", 1)
+    assert versions(registry, "names") == [1]

@@ -1,0 +1,90 @@
+"""What is left open is settled, limits that were asked for hold alone, memory is estimated."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from app.charlm.network_config import NetworkConfig
+from app.charlm.schedule import TrainingConfig
+from app.charlm.sizing import CorpusFacts
+from app.errors import InvalidInput
+from app.training.planning import AS_ASKED, TrainingPlan, check_memory, complete, memory_needed
+
+FACTS = CorpusFacts("lines", 1_000_000, 60, 8.0, 15)
+
+
+def planned(training: dict[str, Any], network: dict[str, Any] | None = None) -> TrainingPlan:
+    return complete(FACTS, network or {}, training, speed=1e10, seed=3)
+
+
+@pytest.mark.parametrize(
+    ("asked", "budget", "epochs", "steps"),
+    [
+        ({}, 180.0, 60, None),
+        ({"budget_seconds": 20}, 20, 60, None),
+        ({"max_steps": 7}, None, None, 7),
+        ({"max_epochs": 2}, None, 2, None),
+        ({"max_epochs": 2, "max_steps": 7}, None, 2, 7),
+        ({"budget_seconds": 20, "max_epochs": 2}, 20, 2, None),
+        ({"budget_seconds": 20, "max_steps": 7}, 20, None, 7),
+        ({"budget_seconds": None, "max_steps": None}, 180.0, 60, None),
+    ],
+)
+def test_limits(
+    asked: dict[str, Any], budget: float | None, epochs: int | None, steps: int | None
+) -> None:
+    training = planned(asked).training
+    found = (training.budget_seconds, training.max_epochs, training.max_steps)
+    assert found == (budget, epochs, steps)
+
+
+def test_what_was_asked_for_stands() -> None:
+    found = planned({"batch_size": 3, "max_steps": 5}, {"cell": "gru", "hidden_size": 17})
+    assert (found.network.cell, found.network.hidden_size) == ("gru", 17)
+    assert (found.training.batch_size, found.training.seed) == (3, 3)
+    asked = [each.fields for each in found.chosen if each.reason == AS_ASKED]
+    assert asked == [("cell",), ("hidden_size",), ("batch_size",), ("max_steps",)]
+
+
+@pytest.mark.parametrize(
+    ("network", "training", "param"),
+    [
+        ({"hiden": 3}, {}, "network.hiden"),
+        ({}, {"learning": 3}, "training.learning"),
+        ({"layers": 99}, {}, "network.layers"),
+        ({}, {"window": 0, "max_steps": 1}, "training.window"),
+    ],
+)
+def test_what_cannot_be_is_named(
+    network: dict[str, Any], training: dict[str, Any], param: str
+) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        planned(training, network)
+    assert caught.value.param == param
+
+
+def test_memory_grows_with_everything() -> None:
+    network, training = NetworkConfig("lstm", 1, 256, 64), TrainingConfig(max_steps=1)
+    base = memory_needed(network, training, 100, 10**6).total
+    for other in (
+        memory_needed(NetworkConfig("lstm", 2, 256, 64), training, 100, 10**6),
+        memory_needed(NetworkConfig("lstm", 1, 512, 64), training, 100, 10**6),
+        memory_needed(network, TrainingConfig(max_steps=1, batch_size=64), 100, 10**6),
+        memory_needed(network, TrainingConfig(max_steps=1, window=128), 100, 10**6),
+        memory_needed(network, training, 5000, 10**6),
+        memory_needed(network, training, 100, 10**7),
+    ):
+        assert other.total > base
+    smaller = memory_needed(network, TrainingConfig(max_steps=1, optimizer="sgd"), 100, 10**6)
+    assert smaller.total < base
+    huge = memory_needed(network, training, 100, 10**9)
+    assert huge == memory_needed(network, training, 100, 10**10)  # its ids lie in a file
+
+
+def test_what_fits_is_let_pass() -> None:
+    memory = memory_needed(NetworkConfig(), TrainingConfig(max_steps=1), 100, 10**6)
+    check_memory(memory, memory.total)
+    with pytest.raises(InvalidInput):
+        check_memory(memory, memory.total - 1)
