@@ -3,7 +3,7 @@
 # PIP_EXTRA_INDEX_URL or PIP_FIND_LINKS to use another index or a folder of wheels.
 
 .DEFAULT_GOAL := help
-.PHONY: serve test check benchmarks clean help
+.PHONY: serve test check wheel benchmarks clean help
 
 CANDIDATES := python3.11 python3.12 python3.13 python3.14 python3
 SUITABLE := import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info < (3, 15))
@@ -28,6 +28,9 @@ check: $(VENV)/installed-dev ## Lint, formatting, types, import floors
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
+
+wheel: $(BIN)/python ## Build the wheel of the last commit and try it in an empty environment
+	bash .ci/wheel $(BIN)/python
 
 benchmarks: $(VENV)/installed-dev ## Measure the engine and the server beside others (20 minutes, two idle cores)
 	$(PIP_INSTALL) -r benchmarks/requirements.txt

@@ -10,6 +10,7 @@ import pytest
 
 from app.database.session import Database
 from tests import postgres
+from tests.jobs.making import Place, make_place
 
 
 @pytest.fixture(scope="session")
@@ -56,6 +57,18 @@ def sqlite_database(sqlite_url: str) -> Iterator[Database]:
     database.migrate()
     yield database
     database.close()
+
+
+@pytest.fixture
+def place(database: Database, tmp_path: Path) -> Place:
+    """What a server and its runners share, with a dataset of words, on either database."""
+    return make_place(database, tmp_path)
+
+
+@pytest.fixture
+def sqlite_place(sqlite_database: Database, tmp_path: Path) -> Place:
+    """The same on SQLite."""
+    return make_place(sqlite_database, tmp_path)
 
 
 @pytest.fixture

@@ -16,6 +16,9 @@ import httpx
 
 from app.settings import Settings
 
+CHARLOOM = (sys.executable, "-c", "from charloom.cli import main; main()")
+"""The command as it is installed: its package is not called ``app`` there."""
+
 _START_SECONDS = 120.0  # kernels may have to be compiled first
 
 
@@ -40,7 +43,7 @@ def environment(settings: Settings) -> dict[str, str]:
 @contextmanager
 def serving(settings: Settings) -> Iterator[Served]:
     """``charloom serve`` with these settings (``port=0`` for a free one), once it is ready."""
-    command = [sys.executable, "-c", "from app.cli import main; main()", "serve"]
+    command = [*CHARLOOM, "serve"]
     process = subprocess.Popen(
         command,
         env=environment(settings),

@@ -38,7 +38,10 @@ def generate(
     ] = None,
     url: Url = None,
 ) -> None:
-    """Write new text: a line each from a line model, a passage from a text model."""
+    """Write new text.
+
+    A line each from a line model, a passage from a text model.
+    """
     body = {
         "prompt": prompt,
         "n": count,

@@ -9,14 +9,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol
 
-import httpx
-
 from ..jobs.control import JobControl
-from ..rendering.ids import bare_id, shown
+from ..rendering.ids import bare_id
 from ..rendering.jobs import event_object, job_object
 from ..settings import Settings
 from ..wiring.installation import Installation
-from .remote import ask, connected
 
 
 class JobSource(Protocol):
@@ -42,6 +39,10 @@ class JobSource(Protocol):
 def job_source(url: str | None, settings: Settings) -> Iterator[JobSource]:
     """The server at ``url``, or the local database."""
     if url is not None:
+        # The client is loaded as subcommands are: when it is asked for.
+        from .remote import connected
+        from .remote_jobs import RemoteJobs
+
         with connected(url) as client:
             yield RemoteJobs(client)
         return
@@ -72,34 +73,3 @@ class LocalJobs:
     def events(self, id: str, after: int) -> list[dict[str, Any]]:
         found = self._jobs.events(bare_id("job", id), after=after, limit=100)
         return [event_object(event) for event in found]
-
-
-class RemoteJobs:
-    """Jobs of a server, over HTTP."""
-
-    def __init__(self, client: httpx.Client) -> None:
-        self._client = client
-
-    def listed(self, *, state: str | None, limit: int) -> list[dict[str, Any]]:
-        asked = {"limit": limit} | ({} if state is None else {"state": state})
-        found: list[dict[str, Any]] = ask(self._client, "GET", "/v1/jobs", params=asked)["data"]
-        return found
-
-    def get(self, id: str) -> dict[str, Any]:
-        return ask(self._client, "GET", f"/v1/jobs/{_in_path(id)}")
-
-    def steer(self, id: str, verb: str) -> dict[str, Any]:
-        return ask(self._client, "POST", f"/v1/jobs/{_in_path(id)}/{verb}")
-
-    def delete(self, id: str) -> None:
-        ask(self._client, "DELETE", f"/v1/jobs/{_in_path(id)}")
-
-    def events(self, id: str, after: int) -> list[dict[str, Any]]:
-        asked = {"after": after, "limit": 100}
-        path = f"/v1/jobs/{_in_path(id)}/events"
-        found: list[dict[str, Any]] = ask(self._client, "GET", path, params=asked)["data"]
-        return found
-
-
-def _in_path(id: str) -> str:
-    return shown("job", bare_id("job", id))

@@ -12,7 +12,6 @@ from ..rendering.models import model_object
 from ..wiring.installation import Installation
 from . import console
 from .options import AsJson, Url, command
-from .remote import connected, every
 
 
 def models(as_json: AsJson = False, url: Url = None) -> None:
@@ -38,6 +37,9 @@ def _local() -> list[dict[str, Any]]:
 
 
 def _remote(url: str) -> list[dict[str, Any]]:
+    # The client is loaded as subcommands are: when it is asked for.
+    from .remote import connected, every
+
     with connected(url) as client:
         return list(every(client, "/v1/models"))
 

@@ -29,7 +29,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session, sessionmaker
 
 from ..errors import CharloomError, InvalidInput, Overloaded, StorageFailed
-from .migration import migrate
+from .tables import REVISION
 
 # Below this, WAL with more than one writing process can corrupt the file (a checkpoint race).
 SAFE_WAL: Final = (3, 51, 3)
@@ -67,8 +67,21 @@ class Database:
 
         Raises Conflict when the database is newer than this code, or another program's.
         """
+        if revision == "head" and self._revision() == REVISION:
+            return
+        # Alembic is wanted once a version, and takes a quarter of a second to import.
+        from .migration import migrate
+
         with explained():
             migrate(self.engine, revision)
+
+    def _revision(self) -> str | None:
+        """Where the tables are; None if that cannot be read, as in a new database."""
+        try:
+            with self._reading.begin() as session:
+                return session.scalar(text("SELECT version_num FROM alembic_version"))
+        except (DBAPIError, PoolTimeout):
+            return None
 
     def check_writing(self) -> None:
         """Write something that changes nothing; raises StorageFailed if that is refused.

@@ -26,6 +26,9 @@ NAMING: Final = {
     "pk": "pk_%(table_name)s",
 }
 
+REVISION: Final = "0004"
+"""The newest migration; a test holds it against ``migrations/``."""
+
 NAME_LENGTH: Final = 200  # of a model's name, with all its parts
 
 json_type = JSON().with_variant(JSONB(), "postgresql")

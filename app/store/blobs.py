@@ -17,7 +17,6 @@ from typing import BinaryIO, Final, NamedTuple, Protocol
 
 from ..errors import CharloomError, Conflict, InvalidInput, NotFound, StorageFailed
 from .folder import Folder
-from .objects import Objects
 
 _PART: Final = r"[A-Za-z0-9][A-Za-z0-9._:-]{0,199}"
 _KEY: Final = re.compile(rf"{_PART}(/{_PART}){{0,7}}")
@@ -43,6 +42,15 @@ class _Backend(Protocol):
     def sweep(self) -> int: ...
 
 
+def _backend(url: str) -> _Backend:
+    if "://" not in url or url.startswith("file://"):
+        return Folder(url.removeprefix("file://"))
+    # The clients of object stores are heavy, and most installations have none.
+    from .objects import Objects
+
+    return Objects(url)
+
+
 class BlobStore:
     """Files under ``url``: a folder, ``file:///folder``, ``s3://bucket/prefix``, …
 
@@ -52,8 +60,7 @@ class BlobStore:
 
     def __init__(self, url: str) -> None:
         self.url = url
-        local = "://" not in url or url.startswith("file://")
-        self._backend: _Backend = Folder(url.removeprefix("file://")) if local else Objects(url)
+        self._backend = _backend(url)
 
     def put(self, key: str, content: bytes | Iterable[bytes | memoryview]) -> Blob:
         """Write a new file; when this returns, it is on the disk, whole and verified.

@@ -17,8 +17,9 @@ Command = Callable[..., typer.testing.Result]
 
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty folder to work in, with the default settings."""
+    """An empty folder to work in; its model store is said, so that no shipped models come."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CHARLOOM_MODELS_DIR", "models")
     return tmp_path
 
 

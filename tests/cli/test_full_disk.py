@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 import tempfile
 from collections.abc import Callable
 from contextlib import closing
@@ -17,6 +16,7 @@ from app.errors import StorageFailed
 from app.store.artifact import read
 from tests import disks
 from tests.cli.conftest import Command
+from tests.serving import CHARLOOM
 
 ROOM = 260_000  # more than the database, less than the model
 TRAIN = ("train", "words.txt", "--name", "words", "--budget", "0.5s", "--hidden-size", "192")
@@ -44,7 +44,7 @@ def outside(*arguments: str, **variables: str) -> subprocess.CompletedProcess[st
     """Run the program itself, as from a shell."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith("CHARLOOM_")}
     return subprocess.run(
-        [sys.executable, "-c", "from app.cli import main; main()", *arguments],
+        [*CHARLOOM, *arguments],
         env=environment | variables,
         capture_output=True,
         text=True,

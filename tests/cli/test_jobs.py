@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import signal
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from app.errors import CharloomError, Conflict, InvalidCorpus, InvalidInput, Not
 from app.settings import Settings
 from tests.cli.conftest import Command
 from tests.jobs.making import WORDS
-from tests.serving import serving
+from tests.serving import CHARLOOM, serving
 
 QUICK = ("--budget", "1s", "--cell", "gru", "--layers", "1", "--hidden-size", "8")
 
@@ -114,7 +113,7 @@ def test_options_that_do_not_go_together(charloom: Command, words: Path) -> None
 
 def test_watching_can_be_stopped_without_the_job(charloom: Command, words: Path) -> None:
     job = detached(charloom, ()).stdout.strip()
-    command = [sys.executable, "-c", "from app.cli import main; main()", "jobs", "watch", job]
+    command = [*CHARLOOM, "jobs", "watch", job]
     watching = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     with watching:
         assert watching.stderr is not None

@@ -6,7 +6,6 @@ import os
 import random
 import signal
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -14,6 +13,7 @@ import pytest
 from app.errors import InvalidCorpus, InvalidInput, NotFound, UnknownModel
 from app.store.artifact import read
 from tests.cli.conftest import Command
+from tests.serving import CHARLOOM
 
 QUICK = ("--budget", "1.5s", "--hidden-size", "16")
 
@@ -99,7 +99,7 @@ def test_what_was_asked_wrongly_is_named(charloom: Command, names: Path) -> None
 
 
 def _training(*asked: str) -> subprocess.Popen[bytes]:
-    program = [sys.executable, "-c", "from app.cli import main; main()", "train", "names.txt"]
+    program = [*CHARLOOM, "train", "names.txt"]
     environment = {k: v for k, v in os.environ.items() if not k.startswith("CHARLOOM_")}
     return subprocess.Popen(
         [*program, "--name", "cut", *asked], stderr=subprocess.PIPE, env=environment
@@ -140,7 +140,7 @@ def test_ctrl_c_when_all_is_trained_loses_nothing(
 
 
 def test_errors_are_one_line_on_standard_error(here: Path) -> None:
-    program = [sys.executable, "-c", "from app.cli import main; main()", "generate", "nobody"]
+    program = [*CHARLOOM, "generate", "nobody"]
     ran = subprocess.run(program, capture_output=True, text=True, check=False, timeout=120)
     assert ran.returncode == 1
     assert ran.stdout == ""

@@ -7,7 +7,6 @@ files and rows are as a crash would leave them. Real kills are in ``test_kills``
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -34,16 +33,6 @@ STEPS = {"max_steps": 60, "checkpoint_every_seconds": 0.1}
 
 class Killed(BaseException):
     """The end of the process."""
-
-
-@pytest.fixture
-def place(database: Database, tmp_path: Path) -> Place:
-    return make_place(database, tmp_path)
-
-
-@pytest.fixture
-def sqlite_place(sqlite_database: Database, tmp_path: Path) -> Place:
-    return make_place(sqlite_database, tmp_path)
 
 
 @pytest.fixture(scope="module")

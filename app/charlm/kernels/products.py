@@ -47,7 +47,6 @@ def _group(integers: bool) -> Any:
     """
     six, four, two, one = (block(size, integers=integers) for size in (6, 4, 2, 1))
 
-    @inlined
     def multiply(
         x: int, x_row: int, w: int, steps: int, scales: int, offsets: int, biases: int, y: int,
         y_row: int, rows: int,
@@ -65,7 +64,10 @@ def _group(integers: bool) -> Any:
         if r < rows:
             one(x + r * x_row, x_row, w, steps, scales, offsets, biases, y + r * y_row, y_row)
 
-    return multiply
+    # Compiled callers are cached apart and linked by name: two of one name would be taken
+    # for the same function.
+    multiply.__qualname__ = f"multiply_{'int8' if integers else 'float32'}"
+    return inlined(multiply)
 
 
 _group_int8, _group_float32 = _group(integers=True), _group(integers=False)

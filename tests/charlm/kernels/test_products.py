@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -97,3 +101,26 @@ def test_the_python_faces_of_compiled_functions_do_nothing() -> None:
     kernels.load_input(y[0], y[0], 64)
     assert not y.any()
     assert padded(17, 16) == 32
+
+
+USES = """
+import sys
+import numpy as np
+from app.charlm.kernels.products import pack, product_float32, product_int8
+weights, nothing = np.eye(64, dtype=np.float32), np.zeros(64, dtype=np.float32)
+for product, integers, kind, one in (
+    (product_int8, True, np.uint8, 255), (product_float32, False, np.float32, 1),
+):
+    if product.__name__ in sys.argv:
+        p, y = pack(weights, nothing, integers=integers), np.empty((9, 64), dtype=np.float32)
+        x = np.full((9, 64), one, dtype=kind)
+        product(x, p.panels, p.scales_N, p.offsets_N, p.biases_N, y, 9)
+        np.testing.assert_allclose(y, 1.0, rtol=1e-6)
+"""
+
+
+def test_products_compiled_in_different_processes_stay_apart(tmp_path: Path) -> None:
+    """Fails when their inner functions have one name: then one is linked in place of the other."""
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
+    for used in (["product_int8"], ["product_float32"], ["product_int8", "product_float32"]):
+        subprocess.run([sys.executable, "-c", USES, *used], env=environment, check=True)

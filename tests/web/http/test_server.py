@@ -6,7 +6,6 @@ import json
 import signal
 import socket
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -14,7 +13,7 @@ import httpx
 import pytest
 
 from app.settings import Settings
-from tests.serving import environment, serving
+from tests.serving import CHARLOOM, environment, serving
 from tests.web.conftest import put_models
 
 
@@ -111,7 +110,7 @@ def test_a_huge_header_is_refused(tmp_path: Path) -> None:
 )
 def test_what_cannot_start_says_why(tmp_path: Path, changes: dict[str, str], says: str) -> None:
     variables = environment(settings_in(tmp_path)) | changes
-    command = [sys.executable, "-c", "from app.cli import main; main()", "serve"]
+    command = [*CHARLOOM, "serve"]
     ran = subprocess.run(
         command, env=variables, capture_output=True, text=True, check=False, timeout=120
     )

@@ -1,0 +1,59 @@
+"""The command line answers at once: what a command does not need it does not import."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import typer.main
+
+from app.cli import COMMANDS, app
+
+HEAVY = {
+    "alembic", "fastapi", "fsspec", "httpx", "llvmlite", "numba", "prometheus_client", "scipy",
+    "starlette", "torch", "uvicorn",
+}  # fmt: skip
+#: What only commands that look into the database need.
+FOR_ROWS = {"numpy", "psutil", "rich", "sqlalchemy"}
+SHOW = """
+import sys
+from app.cli import app
+app({arguments!r}, standalone_mode=False)
+print("\\n" + " ".join(name for name in sys.modules if "." not in name))
+"""
+
+
+def imported(folder: Path, *arguments: str) -> set[str]:
+    """The top-level packages that a command has imported when it is done."""
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("CHARLOOM_")} | {
+        "CHARLOOM_DATA_DIR": str(folder / "data"),
+        "CHARLOOM_MODELS_DIR": str(folder / "models"),
+    }
+    shown = subprocess.check_output(
+        [sys.executable, "-c", SHOW.format(arguments=list(arguments))], text=True, env=environment
+    )
+    return set(shown.splitlines()[-1].split())
+
+
+@pytest.mark.parametrize("arguments", [("--help",), ("--version",)])
+def test_help_and_version_import_next_to_nothing(
+    tmp_path: Path, arguments: tuple[str, ...]
+) -> None:
+    assert imported(tmp_path, *arguments) & (HEAVY | FOR_ROWS) == set()
+
+
+@pytest.mark.parametrize("arguments", [("models",), ("jobs",), ("jobs", "list", "--json")])
+def test_looking_at_models_and_jobs_computes_nothing(
+    tmp_path: Path, arguments: tuple[str, ...]
+) -> None:
+    assert "alembic" in imported(tmp_path, *arguments)  # the first time there are no tables yet
+    assert imported(tmp_path, *arguments) & HEAVY == set()
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_list_says_what_each_command_says_of_itself(name: str) -> None:
+    command = typer.main.get_command(app).get_command(None, name)  # type: ignore[attr-defined]
+    assert command.help.startswith(COMMANDS[name])
