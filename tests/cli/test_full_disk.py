@@ -43,6 +43,7 @@ def everything(folder: Path) -> list[str]:
 def outside(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
     """Run the program itself, as from a shell."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith("CHARLOOM_")}
+    environment["CHARLOOM_MODELS_DIR"] = "models"  # said, so that no shipped models come
     return subprocess.run(
         [*CHARLOOM, *arguments],
         env=environment | variables,

@@ -13,7 +13,7 @@ from sqlalchemy.exc import IntegrityError
 from app.database import job_tables
 from app.database.session import Database
 from app.database.tables import Base
-from tests.jobs.making import Place, make_place
+from tests.jobs.making import Place
 
 DESCENDING = "ix_jobs_state_priority_queued_at"
 
@@ -37,15 +37,25 @@ def test_down_and_up_again(database: Database) -> None:
     assert inspect(database.engine).get_table_names() == ["alembic_version"]
 
 
+def test_what_was_chosen_survives_going_down_and_up(place: Place) -> None:
+    """Before 0004 a choice was a label for people, now it names its fields."""
+    before = place.submitted(network={}).chosen
+    assert ("batch_size", "window") not in [each.fields for each in before]  # was asked for
+    assert ("layers", "hidden_size") in [each.fields for each in before]
+    place.database.migrate("0003")
+    with place.database.session(read_only=True) as session:
+        (stored,) = session.scalars(text("SELECT chosen FROM jobs"))
+    assert "fields" not in str(stored)
+    assert "embedding" in str(stored)
+    place.database.migrate()
+    (job,) = place.jobs.list().items
+    assert job.chosen == before
+
+
 def test_the_checks_name_every_state(database: Database) -> None:
     checks = inspect(database.engine).get_check_constraints("jobs")
     told = next(str(each["sqltext"]) for each in checks if each["name"] == "ck_jobs_state")
     assert all(f"'{state}'" in told for state in job_tables.JobState)
-
-
-@pytest.fixture
-def place(database: Database, tmp_path: Any) -> Place:
-    return make_place(database, tmp_path)
 
 
 @pytest.mark.parametrize(

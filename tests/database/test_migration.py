@@ -20,7 +20,7 @@ from sqlalchemy import inspect, make_url, text
 from app.database import dataset_tables, job_tables, migration
 from app.database.model_tables import ModelRow
 from app.database.session import Database
-from app.database.tables import Base
+from app.database.tables import REVISION, Base
 from app.errors import Conflict, Overloaded
 from tests.database.test_session import held, impatient
 
@@ -216,12 +216,18 @@ def downgrade() -> None:
 """
 
 
+def test_the_newest_step_is_the_revision_of_this_code() -> None:
+    """Else a database that is behind would be taken for current, and never migrated."""
+    assert REVISION == NEWEST
+
+
 def with_a_step(folder: Path, statement: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the migrations end with a step of the test's own."""
     copy = folder / "100% migrations"
     shutil.copytree(migration.MIGRATIONS, copy, ignore=shutil.ignore_patterns("__pycache__"))
     (copy / "versions/9000_own.py").write_text(STEP.format(down=NEWEST, statement=statement))
     monkeypatch.setattr(migration, "MIGRATIONS", copy)
+    monkeypatch.setattr("app.database.session.REVISION", "9000")
 
 
 def test_a_step_that_fails_leaves_nothing_of_itself(
