@@ -24,12 +24,13 @@ RUN cd /wheels \
  && cd /opt/venv/lib/python*/site-packages/torch \
  && rm -rf include share test bin/protoc* bin/*[Tt]est*
 
-# The package is installed in place, as `make serve` does it: migrations/ lies beside app/.
+# One package, charloom, with the migrations and the shipped models inside.
 COPY pyproject.toml README.md LICENSE ./
 COPY migrations migrations
+COPY models models
 COPY app app
-RUN /opt/venv/bin/pip install --no-deps -e . \
- && /opt/venv/bin/python -m compileall -q app migrations
+RUN /opt/venv/bin/pip install --no-deps . \
+ && /opt/venv/bin/python -m compileall -q /opt/venv/lib/python*/site-packages/charloom
 
 
 FROM python:3.11-slim-bookworm
@@ -39,9 +40,7 @@ RUN groupadd --gid 10001 charloom \
  && install -d -o 10001 -g 10001 /data
 
 COPY --from=build /opt/venv /opt/venv
-COPY --from=build /opt/charloom /opt/charloom
 # A named volume mounted here is filled from the image when it is first made.
-COPY models /opt/charloom/models
 COPY --chown=10001:10001 models /models
 
 # Compiled code is kept in the data volume, because the root is read-only.

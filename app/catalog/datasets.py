@@ -109,10 +109,8 @@ class Datasets:
         StorageFailed.
         """
         with explained("The upload"):
-            if self._scratch is not None:
-                self._scratch.mkdir(parents=True, exist_ok=True)
             file = tempfile.NamedTemporaryFile(  # noqa: SIM115 (closed below)
-                dir=self._scratch, prefix=_PREFIX, suffix=_SUFFIX, delete=False
+                dir=self._scratch_folder(), prefix=_PREFIX, suffix=_SUFFIX, delete=False
             )
         path = Path(file.name)
         try:
@@ -191,7 +189,9 @@ class Datasets:
         if path is not None:
             yield path
             return
-        with tempfile.TemporaryDirectory(dir=self._scratch) as folder:
+        with explained("The text"):
+            scratch = self._scratch_folder()
+        with tempfile.TemporaryDirectory(dir=scratch) as folder:
             copy = Path(folder) / "text"
             with explained("The text"), copy.open("wb") as file:
                 for piece in self._blobs.pieces(dataset.uri):
@@ -208,8 +208,14 @@ class Datasets:
                     swept += 1
         return swept
 
+    def _scratch_folder(self) -> Path | None:
+        """The folder for temporary files, made if it is not there; None for the system's."""
+        if self._scratch is not None:
+            self._scratch.mkdir(parents=True, exist_ok=True)
+        return self._scratch
+
     def _take(self, path: Path, name: str, format: CorpusFormat | None) -> tuple[Dataset, bool]:
-        profile = prepare(path, format=format, scratch=self._scratch).profile
+        profile = prepare(path, format=format, scratch=self._scratch_folder()).profile
         if before := self._known(profile, format):
             self._mend(before, path)
             return before, False

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import Final
 
+from ..catalog.datasets import Datasets
 from ..catalog.model_rows import ModelVersion
 from ..catalog.models import Registry
 from ..engine.engine import Engine
@@ -23,6 +24,7 @@ from ..jobs.executors import Executor
 from ..jobs.executors.local import LocalExecutor
 from ..jobs.jobs import Jobs
 from ..settings import Settings
+from ..store.blobs import BlobStore
 from ..training.machine import gpus, machine_speed, training_threads
 from .installation import Installation
 
@@ -67,6 +69,12 @@ class FullInstallation(Installation):
     def registry(self) -> Registry:
         """Models whose artifacts are published and opened."""
         return self.index
+
+    @cached_property
+    def datasets(self) -> Datasets:
+        """Texts, and uploads on their way, which lie in the data folder."""
+        blobs = BlobStore(self.settings.datasets_url)
+        return Datasets(self.database, blobs, self.settings.data_dir / "uploads")
 
     @cached_property
     def engine(self) -> Engine:

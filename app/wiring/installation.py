@@ -12,7 +12,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from ..catalog.datasets import Datasets
 from ..catalog.index import ModelIndex
 from ..database.session import Database
 from ..errors import Conflict
@@ -60,12 +59,6 @@ class Installation:
         """Names, versions and aliases."""
         self._bring_shipped_models()
         return ModelIndex(self.database, self.models)
-
-    @cached_property
-    def datasets(self) -> Datasets:
-        """Texts, and uploads on their way, which lie in the data folder."""
-        blobs = BlobStore(self.settings.datasets_url)
-        return Datasets(self.database, blobs, self.settings.data_dir / "uploads")
 
     @cached_property
     def job_control(self) -> JobControl:

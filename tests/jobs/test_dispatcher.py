@@ -41,6 +41,7 @@ class Threads:
         self.started: list[Claim] = []
         self.stopped: list[tuple[str, bool]] = []
         self.broken = False
+        self.lost: dict[Claim, str] = {}  # runners that nobody came to store
         self.running: dict[str, threading.Thread] = {}
         self.lock = threading.Lock()
 
@@ -65,7 +66,7 @@ class Threads:
         self.stopped.append((reference, force))
 
     def find(self, claim: Claim) -> str | None:
-        return None
+        return self.lost.get(claim)
 
     def exit_code(self, reference: str) -> int | None:
         return -9
@@ -242,6 +243,23 @@ def test_a_job_of_another_machine_is_taken_over_when_its_lease_is_over(
             session.execute(update(JobRow).values(not_before=0))
         wait_for(lambda: place.jobs.get(job.id).is_final)
     assert place.jobs.get(job.id).state is JobState.SUCCEEDED
+
+
+def test_a_runner_that_nobody_came_to_store_is_found_and_looked_after(place: Place) -> None:
+    """Its dispatcher died after starting it. Fails when only a stored reference is asked after."""
+    job = place.submitted(max_attempts=1)
+    claim = place.queue.claim("elsewhere/1", "threads")
+    assert claim is not None
+    end = threading.Event()
+    executor = Threads(lambda _: waiting(end))
+    executor.lost[claim] = executor.start(claim)
+    with dispatching(place, executor, times=Times(0.5)):
+        wait_for(lambda: DispatcherDoor(place.database, place.times).active()[0].reference)
+        place.jobs.cancel(job.id)
+        wait_for(lambda: (executor.lost[claim], True) in executor.stopped)
+        end.set()
+        wait_for(lambda: place.jobs.get(job.id).is_final)
+    assert place.jobs.get(job.id).state is JobState.CANCELLED
 
 
 def test_a_runner_without_progress_is_stopped(place: Place) -> None:

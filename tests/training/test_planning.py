@@ -2,15 +2,31 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from app.catalog.datasets import Datasets
+from app.charlm.corpus.windows import CorpusFormat
 from app.charlm.network_config import NetworkConfig
 from app.charlm.schedule import TrainingConfig
 from app.charlm.sizing import CorpusFacts
+from app.database.session import Database
 from app.errors import InvalidInput
-from app.training.planning import AS_ASKED, TrainingPlan, check_memory, complete, memory_needed
+from app.store.blobs import BlobStore
+from app.training.planning import (
+    AS_ASKED,
+    TrainingPlan,
+    Wishes,
+    check_memory,
+    complete,
+    corpus_facts,
+    memory_needed,
+    plan_training,
+)
+from app.training.prepare import prepare
+from tests.jobs.making import WORDS
 
 FACTS = CorpusFacts("lines", 1_000_000, 60, 8.0, 15)
 
@@ -88,3 +104,19 @@ def test_what_fits_is_let_pass() -> None:
     check_memory(memory, memory.total)
     with pytest.raises(InvalidInput):
         check_memory(memory, memory.total - 1)
+
+
+@pytest.mark.parametrize("format", ["lines", "text"])
+def test_a_job_and_the_command_line_plan_the_same_text_alike(
+    sqlite_database: Database, tmp_path: Path, format: CorpusFormat
+) -> None:
+    """Fails when one of them measures what the other estimates."""
+    file = tmp_path / "words.txt"
+    file.write_text("\n".join(WORDS * 3))
+    wishes = Wishes(validation_fraction=0.2, test_fraction=0.0)
+    fractions = {"validation_fraction": 0.2, "test_fraction": 0.0}
+    read = prepare(file, format=format, **fractions).profile
+    stored = Datasets(sqlite_database, BlobStore(str(tmp_path / "texts"))).add(file, "w", format)
+    plans = [plan_training(text, wishes, speed=1e10) for text in (read, stored)]
+    assert plans[0] == plans[1]
+    assert corpus_facts(read, wishes).train_characters == round(len(file.read_text()) * 0.8)
