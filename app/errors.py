@@ -1,19 +1,19 @@
-"""The exceptions that a person or a program outside may cause and must understand.
+"""The exceptions that users and client programs can cause and must understand.
 
-Knows no HTTP: ``web/problems.py`` maps each class to a status. Anything that is
-our own mistake is an ``assert`` or an ordinary exception, and becomes a 500.
+Knows no HTTP: ``web/http/problems.py`` maps each class to a status. Our own mistakes
+are an ``assert`` or an ordinary exception, and become a 500.
 
     CharloomError                 code, message, param
     ├── InvalidInput              the request, file or argument is wrong
     │   ├── InvalidCorpus         the training text cannot be used
     │   ├── InvalidArtifact       a model file is damaged or hostile
     │   └── TooLarge              beyond a limit that settings can raise
-    ├── NotFound                  what was named does not exist
+    ├── NotFound                  the thing named does not exist
     │   └── UnknownModel
-    ├── Conflict                  the state of the thing forbids it
+    ├── Conflict                  the current state forbids it
     │   └── LeaseLost             a runner's claim on a job has been taken over
     ├── Overloaded                try again later (retry_after_seconds)
-    │   └── TooLate               it was begun, and not finished within its time limit
+    │   └── TooLate               it was begun but not finished within its time limit
     ├── StorageFailed             the disk or object store refused (full, read-only, gone)
     └── TrainingFailed            training cannot go on (non-finite loss, no memory)
 """
@@ -83,7 +83,7 @@ class Overloaded(CharloomError):
 
 
 class TooLate(Overloaded):
-    """Unlike any other Overloaded, work was done; asking for the same again may end the same."""
+    """Unlike other Overloaded errors, work was done; the same request may fail again."""
 
     code = "deadline_exceeded"
 

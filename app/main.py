@@ -1,9 +1,9 @@
-"""The web process: ``create_app`` builds it, its lifespan opens everything once."""
+"""The web process: ``create_app`` builds it, its lifespan opens the backend once."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from importlib import metadata
 from typing import Any, Final
 
@@ -30,22 +30,14 @@ _ERRORS: Final[dict[int | str, dict[str, Any]]] = {
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
-    """The application over ``settings``, by default those of the environment."""
+    """Build the application; by default ``settings`` come from the environment."""
     settings = settings or Settings()
     prometheus = CollectorRegistry()
-
-    @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with open_backend(settings, Metrics(prometheus)) as backend:
-            app.state.backend = backend
-            yield
-            app.state.backend = None
-
     app = FastAPI(
         title="Charloom",
         description=_DESCRIPTION,
         version=metadata.version("charloom"),
-        lifespan=lifespan,
+        lifespan=_lifespan(settings, prometheus),
         docs_url=None,
         redoc_url=None,
         responses=_ERRORS,
@@ -62,3 +54,18 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.add_middleware(Gate, hosts=settings.believed_hosts)
     app.add_middleware(Envelope, observe=Traffic(prometheus))
     return app
+
+
+def _lifespan(
+    settings: Settings, prometheus: CollectorRegistry
+) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
+    """Hold the backend open while the application runs."""
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with open_backend(settings, Metrics(prometheus)) as backend:
+            app.state.backend = backend
+            yield
+            app.state.backend = None
+
+    return lifespan

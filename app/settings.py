@@ -1,4 +1,4 @@
-"""Every setting, its default and what it means, in one frozen class.
+"""Every setting with its default and meaning, in one frozen class.
 
 Each is also an environment variable with the prefix ``CHARLOOM_``; ``charloom
 doctor`` prints them. Relative paths are relative to where the command runs.
@@ -93,19 +93,19 @@ class Settings(BaseSettings):
 
     @property
     def models_url(self) -> str:
-        """Where models lie: ``models_dir``, unless only ``store_url`` is given."""
+        """Where models are stored: ``models_dir``, unless only ``store_url`` is given."""
         if self.store_url is None or "models_dir" in self.model_fields_set:
             return self.models_dir
         return f"{self.store_url.rstrip('/')}/models"
 
     @property
     def datasets_url(self) -> str:
-        """Where texts to be learnt from lie."""
+        """Where texts to train on are stored."""
         return self._below("datasets")
 
     @property
     def checkpoints_url(self) -> str:
-        """Where checkpoints of trainings lie."""
+        """Where checkpoints are stored."""
         return self._below("checkpoints")
 
     def _below(self, folder: str) -> str:
@@ -115,18 +115,18 @@ class Settings(BaseSettings):
 
     @property
     def believed_hosts(self) -> frozenset[str] | None:
-        """The further names in ``allowed_hosts``; None for any."""
+        """The further host names in ``allowed_hosts``; None allows any."""
         names = {name.strip().lower() for name in self.allowed_hosts.split(",")} - {""}
         return None if "*" in names else frozenset(names)
 
     @property
     def exposed(self) -> bool:
-        """Whether the server would answer anyone on a network without asking for a key."""
+        """Whether the server would answer anyone on a network without a key."""
         return not (self.api_key or self.trusted_network or _is_loopback(self.host))
 
 
 def _is_loopback(host: str) -> bool:
     try:
         return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:  # a name: only this one is certain to stay on the machine
+    except ValueError:  # a name: only this one certainly stays on the machine
         return host.lower() == "localhost"

@@ -1,6 +1,6 @@
-"""Files that come along with the code: migrations and models.
+"""Files shipped with the code: migrations and models.
 
-Installed, they lie within the package; in the repository, beside it.
+When installed, they are inside the package; in the repository, beside it.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""What pydantic says of wrong input, as one of our own errors: one translation, one wording.
+"""Translate pydantic's complaints about input into our own errors, with one wording.
 
-Also hands our own bounds on to pydantic. Knows neither HTTP nor files.
+Also passes our own bounds on to pydantic. Knows neither HTTP nor files.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import Any, Final, NamedTuple, Protocol
 
 from .errors import InvalidInput
 
-_MOST_FIELD: Final = 200  # characters of a field's name that are told
+_MOST_FIELD: Final = 200  # characters shown of a field's name
 _CODES: Final = {
     "missing": "missing",
     "extra_forbidden": "unknown_field",
@@ -26,9 +26,9 @@ _CODES: Final = {
     "string_too_short": "out_of_range",
 }
 CODES: Final = frozenset(_CODES.values()) | {"invalid_type", "invalid_value"}
-"""Every code that ``complaint`` gives."""
+"""Every code that ``complaint`` can give."""
 
-#: Names of a union's alternatives in pydantic's paths, which nobody wrote.
+#: Names that pydantic adds to a path for a union's alternatives; no caller wrote them.
 _BRANCHES: Final = frozenset({"bool", "int", "float", "finite-float", "str"})
 
 
@@ -59,12 +59,12 @@ class Complaint(NamedTuple):
     code: str
 
     def sentence(self, name: str) -> str:
-        """What is wrong, said of ``name``; without a full stop."""
+        """What is wrong with ``name``, as a sentence without a full stop."""
         return f"{name}{self.predicate}" if self.predicate[0] == ":" else f"{name} {self.predicate}"
 
 
 def complaint(error: Validation, *, within: int = 0) -> Complaint:
-    """The first complaint of a validation; ``within`` parts of its path are left out."""
+    """The first complaint of a validation, without the first ``within`` parts of its path."""
     first: Mapping[str, Any] = error.errors()[0]
     parts = [str(part) for part in first["loc"][within:]]
     field = ".".join(part for part in parts if not _is_branch(part))[:_MOST_FIELD]
@@ -74,7 +74,7 @@ def complaint(error: Validation, *, within: int = 0) -> Complaint:
 
 
 def invalid(error: Validation, *, within: int = 0, whole: str = "The body") -> InvalidInput:
-    """The first complaint as an error; ``whole`` names what has no field."""
+    """The first complaint as an error; ``whole`` is named if there is no field."""
     first = complaint(error, within=within)
     sentence = first.sentence(first.field or whole)
     return InvalidInput(f"{sentence}.", param=first.field or None, code=first.code)

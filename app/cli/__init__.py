@@ -1,8 +1,8 @@
-"""The ``charloom`` command: one file a subcommand, loaded when it is called.
+"""The ``charloom`` command: one file per subcommand, loaded when it is called.
 
-A subcommand's file imports what it needs, torch among it; this one must not, so that
+A subcommand's file imports what it needs, including torch; this one must not, so that
 ``--help`` answers at once. The line of help beside each name is the first line of its
-function's docstring; a test holds them together.
+function's docstring; a test compares them.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ COMMANDS: Final = {
     "serve": "Serve the models over HTTP.",
     "train": "Train on a text file and publish the model.",
     "generate": "Write new text.",
-    "score": "Say how unusual each line is.",
-    "models": "List the models: what they are, how good, how big.",
-    "jobs": "List, watch and steer training jobs.",
+    "score": "Show how unusual each line is.",
+    "models": "List the models with their network, quality and size.",
+    "jobs": "List, watch and control training jobs.",
     "doctor": "Check the installation and print every setting in force.",
-    "bench": "Measure a model's speed beside the plain loop over nn.LSTM.",
+    "bench": "Compare a model's speed with a plain loop over nn.LSTM.",
 }
 
 
 class _Commands(TyperGroup):
-    """Knows every subcommand by name, and loads the one that is asked for."""
+    """Lists every subcommand by name and loads only the one that is called."""
 
     def list_commands(self, ctx: Any) -> list[str]:
         return list(COMMANDS)
@@ -61,7 +61,7 @@ app = typer.Typer(
 
 @app.callback(invoke_without_command=True)
 def _root(
-    version: Annotated[bool, typer.Option("--version", help="Show the version and leave.")] = False,
+    version: Annotated[bool, typer.Option("--version", help="Show the version and exit.")] = False,
 ) -> None:
     if version:
         typer.echo(f"charloom {metadata.version('charloom')}")
@@ -69,7 +69,7 @@ def _root(
 
 
 def main() -> None:
-    """Run a command; what the user can mend is one line on standard error."""
+    """Run a command; errors that the user can fix are one line on standard error."""
     try:
         app()
     except CharloomError as error:

@@ -30,29 +30,30 @@ _COLUMNS = ("", "rows", "threads", "engine", "plain loop", "times", "floor", "re
 
 def bench(
     model: Annotated[
-        str | None, typer.Argument(help="A model of the store: names, names@3.")
+        str | None, typer.Argument(help="A model in the store: names, names@3.")
     ] = None,
     shape: Annotated[
-        str | None, typer.Option(help="An untrained network instead, as lstm:2x512.")
+        str | None, typer.Option(help="An untrained network instead, such as lstm:2x512.")
     ] = None,
-    rows: Annotated[str, typer.Option(help="How many texts at once.")] = ",".join(map(str, ROWS)),
-    threads: Annotated[str, typer.Option(help="How many processor threads.")] = "1",
+    rows: Annotated[
+        str, typer.Option(help="Numbers of texts at once, separated by commas.")
+    ] = ",".join(map(str, ROWS)),
+    threads: Annotated[
+        str, typer.Option(help="Numbers of processor threads, separated by commas.")
+    ] = "1",
     seconds: Annotated[
-        float, typer.Option(help="Time of one round; a figure is a median of three.", min=0.01)
+        float, typer.Option(help="Time of one round; each figure is the median of three.", min=0.01)
     ] = 0.3,
     precision: Annotated[str | None, typer.Option(help="int8 or float32.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Measure a model's speed beside the plain loop over nn.LSTM.
+    """Compare a model's speed with a plain loop over nn.LSTM.
 
-    Characters a second, writing and scoring. Floors: how fast the weights can be
-    read (few rows) and multiplied (many rows).
+    Shows characters per second, writing and scoring. The floor is how fast the
+    weights can be read (few rows) or multiplied (many rows).
     """
-    network, chosen = _network(model, shape)
-    if precision is not None:
-        if precision not in PRECISIONS:
-            raise InvalidInput("precision is int8 or float32.", param="precision")
-        chosen = precision
+    network, own = _network(model, shape)
+    chosen = own if precision is None else _precision(precision)
     results = measure(
         network,
         chosen,
@@ -60,20 +61,21 @@ def bench(
         threads=_numbers("threads", threads),
         seconds=seconds,
     )
-    name = f"{model or shape}, {_described(network)}, {chosen}"
+    _show(f"{model or shape}, {_described(network)}, {chosen}", results, as_json)
+
+
+def _show(name: str, results: Iterable[Result], as_json: bool) -> None:
     if as_json:
         found = [_fields(each) for each in results]
-        console.write(
-            json.dumps({"network": name, "processor": processor(), "results": found}, indent=2)
-            + "\n"
-        )
+        document = {"network": name, "processor": processor(), "results": found}
+        console.write(json.dumps(document, indent=2) + "\n")
         return
-    console.out.print(f"{name}; {processor()}; characters a second", markup=False)
+    console.out.print(f"{name}; {processor()}; characters per second", markup=False)
     console.show(_table(results))
 
 
 def processor() -> str:
-    """What the processor calls itself."""
+    """The processor's name."""
     try:
         found = re.search(r"model name\s*: (.+)", Path("/proc/cpuinfo").read_text("utf-8"))
     except OSError:  # not Linux
@@ -83,7 +85,7 @@ def processor() -> str:
 
 def _network(model: str | None, shape: str | None) -> tuple[CharNetwork, Precision]:
     if (model is None) == (shape is None):
-        raise InvalidInput("Name a model, or a --shape as lstm:2x512.", param="model")
+        raise InvalidInput("Give either a model or a --shape such as lstm:2x512.", param="model")
     if model is not None:
         with FullInstallation(console.settings()) as installation:
             registry = installation.registry
@@ -92,11 +94,17 @@ def _network(model: str | None, shape: str | None) -> tuple[CharNetwork, Precisi
         return artifact.network(), artifact.card.serving_precision
     found = re.fullmatch(r"(\w+):(\d{1,2})x(\d{1,5})", shape or "")
     if found is None or found[1] not in get_args(Cell):
-        raise InvalidInput(f"{shape!r} is no shape: write lstm:2x512.", param="shape")
+        raise InvalidInput(f"{shape!r} is not a shape: write lstm:2x512.", param="shape")
     size = int(found[3])
     config = NetworkConfig(cast(Cell, found[1]), int(found[2]), size, min(size, 64))
     torch.manual_seed(1)
     return CharNetwork(config, _SYMBOLS), "int8"
+
+
+def _precision(text: str) -> Precision:
+    if text not in PRECISIONS:
+        raise InvalidInput("precision must be int8 or float32.", param="precision")
+    return text
 
 
 def _described(network: CharNetwork) -> str:
@@ -106,7 +114,7 @@ def _described(network: CharNetwork) -> str:
 
 def _numbers(name: str, text: str) -> list[int]:
     if not re.fullmatch(r"[1-9]\d{0,4}(,[1-9]\d{0,4})*", text):
-        raise InvalidInput(f"{name} are numbers with commas, as 1,16,64.", param=name)
+        raise InvalidInput(f"{name} must be numbers with commas, such as 1,16,64.", param=name)
     return [int(number) for number in text.split(",")]
 
 

@@ -36,7 +36,7 @@ def duration(text: str) -> float:
     """Seconds, from ``90``, ``90s``, ``3m``, ``1.5h`` or ``1d``."""
     found = re.fullmatch(r"(\d{1,9}(?:\.\d{1,6})?)([smhd]?)", text.strip().lower())
     if found is None:
-        raise typer.BadParameter(f"{text!r} is no duration: write 90s, 3m or 1.5h.")
+        raise typer.BadParameter(f"{text!r} is not a duration: write 90s, 3m or 1.5h.")
     return float(found[1]) * _UNITS[found[2]]
 
 
@@ -55,10 +55,10 @@ def printable(text: str) -> str:
 
 
 def show(table: Table) -> None:
-    """A table, as wide as the terminal; for a pipe, where nobody can widen it, never cut."""
+    """Print a table as wide as the terminal; into a pipe, never truncate it."""
     out.print(table, width=None if out.is_terminal else _WIDE)
 
 
 def write(text: str) -> None:
-    """Text on standard output as it is, for programs; escapes only where a person looks."""
+    """Write text to standard output unchanged; on a terminal, escape control characters."""
     sys.stdout.write(printable(text) if sys.stdout.isatty() else text)

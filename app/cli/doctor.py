@@ -1,4 +1,4 @@
-"""``charloom doctor``: is everything there, and what is in force."""
+"""``charloom doctor``: check the installation and show its settings."""
 
 from __future__ import annotations
 
@@ -44,13 +44,13 @@ def doctor() -> None:
             ("data folder", lambda: _room(settings)),
             ("address", lambda: _address(settings)),
         )
-        passed = [_passes(name, check) for name, check in checks]  # all of them, to the last
+        passed = [_passes(name, check) for name, check in checks]  # run all, even after a failure
     if not all(passed):
         raise typer.Exit(1)
 
 
 def _without_password(value: str) -> str:
-    """A setting as it may be shown to whoever is asked for help; URLs may hold a password."""
+    """A setting that is safe to show to others: URLs may contain a password."""
     value = re.sub(r"(://[^:/@]*):.*@", r"\1:***@", value)
     return re.sub(r"([?&]password=)[^&]*", r"\1***", value)
 
@@ -63,7 +63,7 @@ def _machine() -> Iterator[tuple[str, str]]:
     found = [name for name, there in (("VNNI", HAS_VNNI), ("AMX", len(CONFIGURATION))) if there]
     yield (
         "int8",
-        f"by {', '.join(found)}" if found else "no VNNI: slower, the same results",
+        f"uses {', '.join(found)}" if found else "no VNNI: slower, the same results",
     )
     yield "training on", f"{pick_device('auto')}, {torch.get_num_threads()} threads"
 
@@ -93,14 +93,14 @@ def _models(installation: Installation) -> str:
 def _room(settings: Settings) -> str:
     folder = Path(settings.data_dir).absolute()
     if not os.access(folder, os.W_OK):
-        raise StorageFailed(f"{folder} cannot be written to.")
+        raise StorageFailed(f"{folder} is not writable.")
     return f"{folder}: {shutil.disk_usage(folder).free / 1e9:.1f} GB free"
 
 
 def _address(settings: Settings) -> str:
     if settings.exposed:
         raise StorageFailed(
-            f"{settings.host} is open to a network and there is no CHARLOOM_API_KEY."
+            f"{settings.host} is open to a network without a key: set CHARLOOM_API_KEY."
         )
     return f"{settings.host} port {settings.port}"
 

@@ -16,22 +16,26 @@ from .texts import texts_of
 
 def generate(
     name: Annotated[str, typer.Argument(help="A model: name, name@version or name@alias.")],
-    prompt: Annotated[str, typer.Option(help="What comes before.")] = "",
+    prompt: Annotated[str, typer.Option(help="Text to continue.")] = "",
     count: Annotated[
-        int, typer.Option("--count", "-n", min=1, max=MOST_CHOICES, help="How many.")
+        int, typer.Option("--count", "-n", min=1, max=MOST_CHOICES, help="How many texts.")
     ] = 1,
     max_tokens: Annotated[
-        int, typer.Option(min=1, max=MOST_SYMBOLS, help="Characters at most, each.")
+        int, typer.Option(min=1, max=MOST_SYMBOLS, help="Most characters per text.")
     ] = 256,
     temperature: Annotated[
         float,
         within(SAMPLING_BOUNDS["temperature"], "0 takes the likeliest; 1 is the network's own."),
     ] = 1.0,
-    top_k: Annotated[int, within(SAMPLING_BOUNDS["top_k"], "Only the k likeliest; 0 is off.")] = 0,
-    top_p: Annotated[float, within(SAMPLING_BOUNDS["top_p"], "Only the likeliest p of all.")] = 1.0,
+    top_k: Annotated[
+        int, within(SAMPLING_BOUNDS["top_k"], "Only the k likeliest; 0 turns it off.")
+    ] = 0,
+    top_p: Annotated[
+        float, within(SAMPLING_BOUNDS["top_p"], "Only the likeliest, up to probability p.")
+    ] = 1.0,
     min_p: Annotated[
         float,
-        within(SAMPLING_BOUNDS["min_p"], "Only those at least so likely, beside the first."),
+        within(SAMPLING_BOUNDS["min_p"], "Only those at least p times as likely as the likeliest."),
     ] = 0.0,
     seed: Annotated[
         int | None, within(SAMPLING_BOUNDS["seed"], "The same seed gives the same text.")
@@ -40,7 +44,7 @@ def generate(
 ) -> None:
     """Write new text.
 
-    A line each from a line model, a passage from a text model.
+    A line model writes one line per text, a text model a passage.
     """
     body = {
         "prompt": prompt,

@@ -1,4 +1,4 @@
-"""Ctrl-C while something is at stake: it is asked about between two steps, not obeyed at once."""
+"""Ctrl-C during a training: noted at once, acted on between two steps."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ class Interrupt:
         self._finishing = False
 
     def finish(self, *, patiently: bool) -> None:
-        """What is left are seconds of work that ends by itself.
+        """Declare that only seconds of work are left.
 
-        Ctrl-C then says so, and only a second one ends the program; unless
-        not ``patiently``.
+        From now on Ctrl-C prints that, and only a second one ends the program; if
+        not ``patiently``, the first one does.
         """
         self._finishing = True
         self.came = self.came or not patiently
 
     def note(self, number: int, frame: FrameType | None) -> None:
-        """Handle the signal. Raises KeyboardInterrupt."""
+        """Note the signal. Raises KeyboardInterrupt the second time."""
         if self.came:
             raise KeyboardInterrupt
         self.came = True
         if self._finishing:
-            console.err.print("nearly done; Ctrl-C again ends without publishing")
+            console.err.print("nearly done; press Ctrl-C again to stop without publishing")
 
 
 @contextmanager
 def interruptible() -> Iterator[Interrupt]:
-    """Ctrl-C is noted instead of ending the program."""
+    """Note Ctrl-C instead of ending the program."""
     interrupt = Interrupt()
     before = signal.signal(signal.SIGINT, interrupt.note)
     try:

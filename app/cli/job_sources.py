@@ -17,13 +17,13 @@ from ..wiring.installation import Installation
 
 
 class JobSource(Protocol):
-    """Jobs somewhere; ids with their prefix."""
+    """Jobs in one place; ids have their prefix."""
 
     def listed(self, *, state: str | None, limit: int) -> list[dict[str, Any]]:
         """Jobs, newest first."""
 
     def get(self, id: str) -> dict[str, Any]:
-        """One job; raises NotFound or what the server said."""
+        """One job; raises NotFound or the server's error."""
 
     def steer(self, id: str, verb: str) -> dict[str, Any]:
         """Cancel, pause or resume."""
@@ -32,14 +32,14 @@ class JobSource(Protocol):
         """Remove a finished job."""
 
     def events(self, id: str, after: int) -> list[dict[str, Any]]:
-        """What happened after an event."""
+        """The events after the one with the id ``after``."""
 
 
 @contextmanager
 def job_source(url: str | None, settings: Settings) -> Iterator[JobSource]:
     """The server at ``url``, or the local database."""
     if url is not None:
-        # The client is loaded as subcommands are: when it is asked for.
+        # Like a subcommand, the client is loaded only when it is used.
         from .remote import connected
         from .remote_jobs import RemoteJobs
 

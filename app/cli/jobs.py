@@ -22,7 +22,7 @@ from .options import AsJson, Url
 app = typer.Typer(
     name="jobs",
     rich_markup_mode=None,
-    help="List, watch and steer training jobs. A server trains them: charloom serve.",
+    help="List, watch and control training jobs. A server runs them: charloom serve.",
     add_completion=False,
     pretty_exceptions_enable=False,
 )
@@ -36,16 +36,18 @@ Show = Callable[[dict[str, Any]], None]
 
 @app.callback(invoke_without_command=True)
 def jobs(context: typer.Context, url: Url = None) -> None:
-    """List the newest jobs, unless told otherwise."""
+    """List the newest jobs if no subcommand is given."""
     if context.invoked_subcommand is None:
         list_jobs(url=url)
     elif url is not None:
-        raise typer.BadParameter("write --url after the command.", param_hint="--url")
+        raise typer.BadParameter("write --url after the subcommand.", param_hint="--url")
 
 
 @app.command("list")
 def list_jobs(
-    state: Annotated[str | None, typer.Option(help="Only those: running, queued, …")] = None,
+    state: Annotated[
+        str | None, typer.Option(help="Only jobs in this state: running, queued, …")
+    ] = None,
     limit: Annotated[int, typer.Option(min=1, max=100)] = 20,
     as_json: AsJson = False,
     url: Url = None,
@@ -57,9 +59,11 @@ def list_jobs(
         console.write(json.dumps(listed, ensure_ascii=False, indent=2) + "\n")
         return
     if not listed:
-        console.err.print("There are no such jobs: charloom train FILE --name NAME --detach.")
+        console.err.print(
+            "There are no such jobs. Submit one: charloom train FILE --name NAME --detach."
+        )
         return
-    # An id that is cut is of no use.
+    # A truncated id is useless.
     names = ("model", "state", "done", "left", "bits/char", "submitted")
     table = Table(Column("job", min_width=30), *names, box=None)
     for job in listed:
@@ -69,7 +73,7 @@ def list_jobs(
 
 @app.command()
 def show(id: Id, url: Url = None) -> None:
-    """Everything about a job, as JSON."""
+    """Show everything about a job, as JSON."""
     with job_source(url, console.settings()) as found:
         console.write(json.dumps(found.get(id), ensure_ascii=False, indent=2) + "\n")
 
@@ -79,13 +83,13 @@ def watch(
     id: Annotated[str | None, typer.Argument(help="A job's id; default: the newest.")] = None,
     url: Url = None,
 ) -> None:
-    """Show live how a job goes, until it ends; Ctrl-C stops watching only."""
+    """Watch a job live until it ends; Ctrl-C stops only the watching."""
     with job_source(url, console.settings()) as found:
         followed = id or _newest(found)
         try:
             job = _watched(found, followed)
         except KeyboardInterrupt:
-            console.err.print(f"The job goes on: charloom jobs watch {followed}.")
+            console.err.print(f"The job goes on. Watch it again: charloom jobs watch {followed}.")
             raise typer.Exit(130) from None
     if job["state"] != "succeeded":
         raise typer.Exit(1)
@@ -100,19 +104,19 @@ def cancel(id: Id, url: Url = None) -> None:
 
 @app.command()
 def pause(id: Id, url: Url = None) -> None:
-    """Let a job wait; it keeps what it has learnt."""
+    """Pause a job; it keeps its progress."""
     _steer(id, "pause", url)
 
 
 @app.command()
 def resume(id: Id, url: Url = None) -> None:
-    """Let a paused job go on."""
+    """Resume a paused job."""
     _steer(id, "resume", url)
 
 
 @app.command()
 def delete(id: Id, url: Url = None) -> None:
-    """Remove a finished job with its curves and checkpoints; its model stays."""
+    """Delete a finished job with its curves and checkpoints; its model stays."""
     with job_source(url, console.settings()) as found:
         found.delete(id)
     console.out.print(f"{id} is deleted")
@@ -131,11 +135,11 @@ def _steer(id: str, verb: str, url: str | None) -> None:
 
 
 def _watched(found: JobSource, id: str) -> dict[str, Any]:
-    """Follow a job to its end, saying what happens as it does."""
+    """Follow a job to its end and print its events as they happen."""
     last = 0
     with _display() as show:
         while True:
-            job = found.get(id)  # first, so that what ended it is among the events
+            job = found.get(id)  # first, so that the event that ended it is shown
             while events := found.events(id, last):
                 for event in events:
                     _say(event)
@@ -155,7 +159,7 @@ def _say(event: dict[str, Any]) -> None:
 
 @contextmanager
 def _display() -> Iterator[Show]:
-    """On a terminal a bar that moves, elsewhere a line now and then."""
+    """A progress bar on a terminal, elsewhere a line now and then."""
     if not console.err.is_terminal:
         yield _plain()
         return

@@ -15,13 +15,13 @@ from .options import AsJson, Url, command
 
 
 def models(as_json: AsJson = False, url: Url = None) -> None:
-    """List the models: what they are, how good, how big."""
+    """List the models with their network, quality and size."""
     listed = _local() if url is None else _remote(url)
     if as_json:
         console.write(json.dumps(listed, ensure_ascii=False, indent=2) + "\n")
         return
     if not listed:
-        console.err.print("There are no models yet: charloom train FILE --name NAME makes one.")
+        console.err.print("There are no models yet. Train one: charloom train FILE --name NAME.")
         return
     table = Table("model", "network", "corpus", "bits/char", "size", "trained", box=None)
     for each in listed:
@@ -30,14 +30,14 @@ def models(as_json: AsJson = False, url: Url = None) -> None:
 
 
 def _local() -> list[dict[str, Any]]:
-    """Those of the local store, with what was copied into it by hand."""
+    """The models of the local store, including files copied into it by hand."""
     with Installation(console.settings()) as installation:
         installation.index.synchronise()
         return [model_object(version) for version in installation.index.list()]
 
 
 def _remote(url: str) -> list[dict[str, Any]]:
-    # The client is loaded as subcommands are: when it is asked for.
+    # Like a subcommand, the client is loaded only when it is used.
     from .remote import connected, every
 
     with connected(url) as client:

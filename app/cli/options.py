@@ -1,4 +1,4 @@
-"""How each subcommand is declared, and options that several of them have."""
+"""How each subcommand is declared, and the options they share."""
 
 from __future__ import annotations
 
@@ -9,17 +9,19 @@ import typer
 
 from ..charlm.bounds import Bound
 
-Url = Annotated[str | None, typer.Option(help="A server, instead of what is on this machine.")]
-AsJson = Annotated[bool, typer.Option("--json", help="As JSON, for programs.")]
+Url = Annotated[
+    str | None, typer.Option(help="Use the server at this address instead of this machine.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 
 
 def command(function: Callable[..., None]) -> typer.Typer:
-    """A subcommand of its own."""
+    """A subcommand that runs ``function``."""
     alone = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
     alone.command(function.__name__)(function)
     return alone
 
 
 def within(bound: Bound, help: str | None = None) -> Any:
-    """An option of a number that is bounded; an end that is excluded is refused later."""
+    """An option for a bounded number; an excluded end of the range is refused later."""
     return typer.Option(min=bound.least, max=bound.most, help=help)

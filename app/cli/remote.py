@@ -1,4 +1,4 @@
-"""A server spoken to over HTTP, for every command that takes ``--url``."""
+"""Talk to a server over HTTP, for every command that takes ``--url``."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ..errors import CharloomError, InvalidInput, StorageFailed
 
 @contextmanager
 def connected(url: str) -> Iterator[httpx.Client]:
-    """A connection to the server at ``url``, with the key of the environment."""
+    """A connection to the server at ``url``, with the key from the environment."""
     key = os.environ.get("CHARLOOM_API_KEY")
     headers = {"authorization": f"Bearer {key}"} if key else {}
     try:
@@ -27,7 +27,7 @@ def connected(url: str) -> Iterator[httpx.Client]:
 
 
 def ask(client: httpx.Client, method: str, path: str, **rest: Any) -> dict[str, Any]:
-    """The JSON of an answer; raises the error that it holds."""
+    """The JSON of an answer; raises the error in it."""
     answer: dict[str, Any] = checked(client.request(method, path, **rest)).json()
     return answer
 
@@ -44,7 +44,7 @@ def every(client: httpx.Client, path: str) -> Iterator[dict[str, Any]]:
 
 
 def checked(answer: httpx.Response) -> httpx.Response:
-    """The answer; raises the error that it holds."""
+    """The answer; raises the error in it."""
     if not answer.is_error:
         return answer
     try:
@@ -52,5 +52,5 @@ def checked(answer: httpx.Response) -> httpx.Response:
         raise CharloomError(error["message"], param=error["param"], code=error["code"])
     except (ValueError, KeyError, TypeError) as wrong:
         raise CharloomError(
-            f"The server answered {answer.status_code}; is it Charloom's?"
+            f"The server answered {answer.status_code}; is it a Charloom server?"
         ) from wrong

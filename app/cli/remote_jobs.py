@@ -1,4 +1,4 @@
-"""Jobs of a server, over HTTP."""
+"""Jobs on a server, over HTTP."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .remote import ask
 
 
 class RemoteJobs:
-    """Jobs of a server, over HTTP."""
+    """Jobs on a server, over HTTP."""
 
     def __init__(self, client: httpx.Client) -> None:
         self._client = client

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, BinaryIO, Final
 
@@ -15,7 +16,7 @@ from rich.text import Text
 from ..errors import InvalidInput, NotFound, StorageFailed
 from . import console
 from .options import AsJson, Url, command
-from .texts import texts_of
+from .texts import Texts, texts_of
 
 _BOM: Final = b"\xef\xbb\xbf"
 #: Bits of surprise from which a character is shown in this style.
@@ -25,38 +26,45 @@ _COLOURS: Final = ((12.0, "bold white on red"), (8.0, "black on yellow"), (5.0, 
 def score(
     name: Annotated[str, typer.Argument(help="A model: name, name@version or name@alias.")],
     file: Annotated[
-        str, typer.Argument(help="A text file, a record a line; - is standard input.")
+        str, typer.Argument(help="A text file, one record per line; - is standard input.")
     ] = "-",
     per_character: Annotated[
-        bool, typer.Option("--per-character", help="Show where: in colour, or as JSON.")
+        bool,
+        typer.Option("--per-character", help="Show at which character: in colour, or as JSON."),
     ] = False,
     as_json: AsJson = False,
     url: Url = None,
 ) -> None:
-    """Say how unusual each line is.
+    """Show how unusual each line is.
 
-    Gives percentile, bits per character and the line itself. Percentile 99 says:
+    Gives percentile, bits per character and the line itself. Percentile 99 means:
     of a hundred held-out records, 99 are less surprising.
     """
-    kept: list[str] = []
-
-    def lines() -> Iterator[str]:
-        for line in _lines(file):
-            kept.append(line)
-            yield line
-
     as_json = as_json or (per_character and not console.out.is_terminal)
     if not as_json:
         console.err.print("percentile  bits/char  text", style="dim")
     with texts_of(url, console.settings()) as texts:
-        for place, fields in enumerate(texts.score(name, lines(), details=per_character)):
-            # Records wait here only as long as they are being scored.
-            text, kept[place] = kept[place], ""
+        for text, fields in _scored(texts, name, _lines(file), details=per_character):
             if as_json:
                 known = {key: value for key, value in fields.items() if value is not None}
                 console.write(json.dumps({"text": text, **known}, ensure_ascii=False) + "\n")
             else:
                 console.out.print(_line(text, fields))
+
+
+def _scored(
+    texts: Texts, name: str, lines: Iterable[str], *, details: bool
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Each line with its score; a line is kept only until its score arrives."""
+    waiting: deque[str] = deque()
+
+    def sent() -> Iterator[str]:
+        for line in lines:
+            waiting.append(line)
+            yield line
+
+    for fields in texts.score(name, sent(), details=details):
+        yield waiting.popleft(), fields
 
 
 def _line(text: str, fields: dict[str, Any]) -> Text:
@@ -69,14 +77,14 @@ def _line(text: str, fields: dict[str, Any]) -> Text:
     for each in characters:
         bits = -each["logprob"] / math.log(2)
         style = next((style for least, style in _COLOURS if bits >= least), "")
-        # The end of a line is no character; it is worth showing only where it surprises.
+        # The end of a line is not a character; show it only if it is surprising.
         shown = console.printable(each["character"]) if each["character"] else "⏎" if style else ""
         line.append(shown, style)
     return line
 
 
 def _lines(file: str) -> Iterator[str]:
-    """The lines of a UTF-8 file without their ends; raises InvalidInput naming a wrong one."""
+    """The lines of a UTF-8 file without line ends; raises InvalidInput naming an invalid one."""
     if file == "-":
         yield from _decoded(sys.stdin.buffer, "standard input")
         return

@@ -14,12 +14,12 @@ from .options import command
 
 def serve(
     host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
-    port: Annotated[int | None, typer.Option(help="Port to listen on; 0 picks one.")] = None,
-    reload: Annotated[bool, typer.Option(help="Start again when the code changes.")] = False,
+    port: Annotated[int | None, typer.Option(help="Port to listen on; 0 picks a free one.")] = None,
+    reload: Annotated[bool, typer.Option(help="Restart when the code changes.")] = False,
 ) -> None:
     """Serve the models over HTTP.
 
-    Every setting is an environment variable, CHARLOOM_…
+    Every setting is an environment variable, CHARLOOM_…; charloom doctor shows them.
     """
     for name, value in (("HOST", host), ("PORT", port)):
         if value is not None:

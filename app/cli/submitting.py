@@ -1,6 +1,6 @@
-"""``charloom train --detach``: a file and a job, into the local database or to a server.
+"""``charloom train --detach``: submit a file and a job, locally or to a server.
 
-Jobs in the local database are run by whichever server shares it.
+Any server that shares the local database runs its jobs.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def submit(
     console.out.print(job["id"])
     where = f" --url {url}" if url else ""
     if not url:
-        console.err.print("A server that shares this data folder trains it: charloom serve.")
+        console.err.print("A server that shares this data folder runs the job: charloom serve.")
     console.err.print(f"next: charloom jobs watch {job['id']}{where}", markup=False)
 
 

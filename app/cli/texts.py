@@ -1,4 +1,4 @@
-"""Where ``generate`` and ``score`` have texts written and scored: here, or on a server.
+"""Write and score texts for ``generate`` and ``score``: in this process or on a server.
 
 Both give the same fields as the HTTP interface.
 """
@@ -92,7 +92,7 @@ class LocalTexts:
 
 
 def _batches(texts: Iterable[str]) -> Iterator[list[str]]:
-    """Texts side by side: many short ones, or a few long ones."""
+    """Batches of texts: many short ones or a few long ones."""
     source = iter(texts)
     while first := list(islice(source, 1)):
         batch, characters = first, len(first[0])
@@ -106,7 +106,7 @@ def _batches(texts: Iterable[str]) -> Iterator[list[str]]:
 
 
 class RemoteTexts:
-    """Models of a server, over HTTP."""
+    """Models on a server, over HTTP."""
 
     def __init__(self, client: httpx.Client) -> None:
         self._client = client

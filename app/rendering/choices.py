@@ -1,6 +1,6 @@
-"""What was chosen for a training, and why, as labels for people.
+"""Labels for what was chosen for a training, and why.
 
-Takes the fields that were chosen together and the values of network and training.
+Takes the fields that were chosen together, and the values of network and training.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ class ChoiceAnswer(BaseModel):
 
 
 def choice_objects(chosen: Iterable[Chosen], values: Values) -> list[dict[str, str]]:
-    """Name, value and reason of each choice; ``values`` are of network and training by field."""
+    """Name, value and reason of each choice; ``values`` are the fields of network and training."""
     return [{**_labelled(each, values), "reason": each.reason} for each in chosen]
 
 
 def choice_line(choice: Mapping[str, str]) -> str:
-    """A choice as a line of a terminal."""
+    """A choice as a line for the terminal."""
     return f"  {choice['name']:<14} {choice['value']:<18} {choice['reason']}"
 
 

@@ -1,4 +1,4 @@
-"""Datasets as JSON, and what that JSON looks like for the documentation."""
+"""Datasets as JSON, and the schema of that JSON for the documentation."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class DatasetAnswer(BaseModel):
     bytes: int
     characters: int
     records: int = Field(description="Lines that are not empty.")
-    distinct_records: int | None = Field(description="Counted for lines only.")
+    distinct_records: int | None = Field(description="Counted only in the format lines.")
     symbols: int = Field(description="Distinct characters.")
     longest_record: int
     sha256: str
@@ -39,7 +39,7 @@ class DatasetDeleted(BaseModel):
 
 
 def dataset_object(dataset: Dataset) -> dict[str, Any]:
-    """A dataset as the outside sees it."""
+    """A dataset as the API shows it."""
     return {
         "id": shown("dataset", dataset.id),
         "object": "dataset",

@@ -1,7 +1,7 @@
-"""Ids as the outside sees them: a prefix that says what it is, then 26 characters.
+"""Ids as the API shows them: a prefix for the kind, then 26 characters.
 
-Takes what anyone may have written; gives the bare id, or the error of a thing
-that does not exist. Inside, ids have no prefix.
+Takes any text that a client may have sent; gives the bare id, or the error for a thing
+that does not exist. Inside the program, ids have no prefix.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def bare_id(kind: Kind, text: str) -> str:
 
 
 def bare_after(kind: Kind, text: str | None) -> str | None:
-    """The bare id that a page comes after; raises InvalidInput for what cannot be one."""
+    """The bare id after which a page starts; raises InvalidInput for what cannot be one."""
     if text is None:
         return None
     bare = text.removeprefix(PREFIXES[kind])

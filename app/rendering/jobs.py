@@ -1,4 +1,4 @@
-"""Jobs and their events as JSON, and what that JSON looks like for the documentation."""
+"""Jobs and their events as JSON, and the schema of that JSON for the documentation."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ class JobAnswer(BaseModel):
     desired_state: Wish
     model: str
     dataset: str
-    spec: dict[str, Any] = Field(description="What was asked for, with every value chosen.")
-    chosen: list[ChoiceAnswer] = Field(description="Why what was left out is what it is.")
+    spec: dict[str, Any] = Field(description="The request, with every chosen value.")
+    chosen: list[ChoiceAnswer] = Field(description="The reason for each value that was left out.")
     priority: int
     attempt: int
     max_attempts: int
@@ -51,7 +51,7 @@ class JobDeleted(BaseModel):
 
 
 class EventAnswer(BaseModel):
-    id: int = Field(description="Only rises; where a stream goes on.")
+    id: int = Field(description="Always rises; a stream can resume after it.")
     object: Literal["job.event"]
     job_id: str
     attempt: int
@@ -67,14 +67,14 @@ class EventList(ListAnswer):
 
 
 def job_object(job: Job) -> dict[str, Any]:
-    """A job as the outside sees it."""
+    """A job as the API shows it."""
     return {
         "id": shown("job", job.id),
         "object": "job",
         "state": job.state,
         "desired_state": job.desired,
         "model": job.model,
-        "dataset": job.spec["dataset"],  # stays, also when the dataset is deleted
+        "dataset": job.spec["dataset"],  # kept even if the dataset is deleted
         "spec": job.spec,
         "chosen": choice_objects(job.chosen, job.spec["network"] | job.spec["training"]),
         "priority": job.priority,
@@ -93,7 +93,7 @@ def job_object(job: Job) -> dict[str, Any]:
 
 
 def event_object(event: Event) -> dict[str, Any]:
-    """Something that happened to a job, as the outside sees it."""
+    """An event of a job as the API shows it."""
     return {
         "id": event.id,
         "object": "job.event",

@@ -29,14 +29,14 @@ def page(rows: Sequence[dict[str, Any]], limit: int, after: str | None) -> dict[
         places = [place for place, row in enumerate(rows) if row["id"] == after]
         if not places:
             raise InvalidInput(
-                f"There is nothing with the id {after[:100]!r} in this list.", param="after"
+                f"after must be an id in this list; {after[:100]!r} is not.", param="after"
             )
         first = places[0] + 1
     return listed(rows[first : first + limit], has_more=len(rows) > first + limit)
 
 
 def listed(rows: Sequence[dict[str, Any]], *, has_more: bool) -> dict[str, Any]:
-    """A page that was cut elsewhere, in the list's shape."""
+    """A page that was already cut, in the list's shape."""
     return {
         "object": "list",
         "data": list(rows),

@@ -1,4 +1,4 @@
-"""Models and aliases as JSON, and what that JSON looks like for the documentation."""
+"""Models and aliases as JSON, and the schema of that JSON for the documentation."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class AliasAnswer(BaseModel):
 
 
 def model_object(version: ModelVersion) -> dict[str, Any]:
-    """A model as the outside sees it, with one of its versions."""
+    """A model as the API shows it, with one of its versions."""
     return {
         "id": version.name,
         "object": "model",
@@ -53,7 +53,7 @@ def model_object(version: ModelVersion) -> dict[str, Any]:
 
 
 def alias_object(name: str, alias: str, version: int) -> dict[str, Any]:
-    """An alias as the outside sees it."""
+    """An alias as the API shows it."""
     return {
         "id": f"{name}@{alias}",
         "object": "model.alias",

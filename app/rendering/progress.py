@@ -1,4 +1,4 @@
-"""How far a job or a run has come, and when things happened, as JSON."""
+"""The progress and times of jobs and runs as JSON."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ class ProgressAnswer(BaseModel):
     epoch: int
     fraction: float
     characters_per_second: float
-    train_loss: float | None = Field(description="Nats a character.")
+    train_loss: float | None = Field(description="Nats per character.")
     validation_bits_per_character: float | None
     eta_seconds: float | None
 
 
 def progress_object(made: JobProgress | None) -> dict[str, Any] | None:
-    """How far a job or a run has come; null before its first step."""
+    """The progress of a job or run; None before its first step."""
     return None if made is None else asdict(made)
 
 

@@ -1,4 +1,4 @@
-"""Runs, their curves and checkpoints as JSON, and what that JSON looks like."""
+"""Runs, their curves and checkpoints as JSON, and the schema of that JSON."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class RunAnswer(BaseModel):
     parameters: dict[str, Any]
     tags: dict[str, Any]
     seed: int
-    versions: dict[str, str] = Field(description="Of the libraries that trained.")
+    versions: dict[str, str] = Field(description="Versions of the libraries used.")
     last_step: int
     progress: ProgressAnswer | None
     model_version: str | None
@@ -37,10 +37,10 @@ class RunList(ListAnswer):
 
 
 class BucketAnswer(BaseModel):
-    """Neighbouring points as one; min, max and mean are of the finite values."""
+    """Neighbouring points merged; min, max and mean are of the finite values."""
 
     first_step: int
-    step: int = Field(description="The last one.")
+    step: int = Field(description="The last step.")
     at: float
     count: int
     min: float | None
@@ -79,7 +79,7 @@ class CheckpointList(ListAnswer):
 
 
 def run_object(run: Run) -> dict[str, Any]:
-    """A run as the outside sees it."""
+    """A run as the API shows it."""
     return {
         "id": shown("run", run.id),
         "object": "run",
@@ -110,7 +110,7 @@ def _bucket(bucket: Bucket) -> dict[str, Any]:
 
 
 def checkpoint_object(checkpoint: CheckpointInfo) -> dict[str, Any]:
-    """A checkpoint as the outside sees it."""
+    """A checkpoint as the API shows it."""
     return {
         "id": shown("checkpoint", checkpoint.id),
         "object": "checkpoint",

@@ -1,6 +1,6 @@
-"""Scores of texts as JSON: one object for answers, NDJSON and the command line alike.
+"""Scores of texts as JSON: the same object for answers, NDJSON and the command line.
 
-Takes a text and what the network thought of its symbols. Knows no engine and no HTTP.
+Takes a text and the network's scores of its symbols. Knows no engine and no HTTP.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from ..charlm.scoring import Calibration, Score
 from ..charlm.vocabulary import BOUNDARY, Vocabulary
 
 LEAST_LOGPROB: Final = -9999.0
-"""Stands for −∞, which JSON has not."""
+"""Replaces −∞, which JSON cannot express."""
 
 Top = Sequence[tuple[int, float]]
-"""The likeliest symbols of one place: ids and logprobs."""
+"""The likeliest symbols at one position: ids and logprobs."""
 
 
 class Alternative(BaseModel):
@@ -40,7 +40,7 @@ class ScoreItem(BaseModel):
     bits_per_character: float
     perplexity: float
     percentile: float | None = Field(
-        description="How many in a hundred held-out records are less surprising."
+        description="Percentage of held-out records that are less surprising."
     )
     unknown_characters: str
     per_character: list[CharacterScore] | None
@@ -60,9 +60,9 @@ class ScoreAnswer(BaseModel):
 
 class RankItem(BaseModel):
     object: Literal["rank"]
-    index: int = Field(description="Place in the request.")
+    index: int = Field(description="Position in the request.")
     candidate: str
-    logprob: float = Field(description="Of the candidate after the prompt, natural.")
+    logprob: float = Field(description="Natural logprob of the candidate after the prompt.")
     characters: int
     unknown_characters: str
 
@@ -87,7 +87,7 @@ class ScoreRenderer:
     def score_object(
         self, index: int, text: str, score: Score, tops: Sequence[Top] | None = None
     ) -> dict[str, Any]:
-        """What is told of one text; ``tops`` are the alternatives of each symbol."""
+        """The score of one text; ``tops`` are the alternatives of each symbol."""
         bits = score.bits_per_character
         calibration = self._calibration if score.symbols else None
         return {
@@ -103,7 +103,7 @@ class ScoreRenderer:
         }
 
     def rank_object(self, index: int, candidate: str, logprobs: Sequence[float]) -> dict[str, Any]:
-        """What is told of one candidate: ``logprobs`` of its symbols after the prompt."""
+        """The score of one candidate, from the ``logprobs`` of its symbols after the prompt."""
         return {
             "object": "rank",
             "index": index,
@@ -116,7 +116,7 @@ class ScoreRenderer:
     def _characters(
         self, text: str, score: Score, tops: Sequence[Top] | None
     ) -> list[dict[str, Any]]:
-        shown: list[str | None] = [*text, None]  # the closing boundary is no character
+        shown: list[str | None] = [*text, None]  # the closing boundary is not a character
         ranks = score.ranks.tolist()
         return [
             {

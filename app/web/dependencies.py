@@ -1,7 +1,6 @@
-"""What the routes stand on: an installation that serves, opened once.
+"""What the routes use: one installation, open as long as the server runs.
 
-``open_backend`` opens it and closes it again; routes get it with ``Depends``. Knows
-no request.
+``open_backend`` opens and closes it; routes get it with ``Depends``. Knows no request.
 """
 
 from __future__ import annotations
@@ -45,13 +44,13 @@ class Backend:
         self.datasets = installation.datasets
         self.jobs = installation.jobs
         self.describing = asyncio.Semaphore(_DESCRIBED)
-        """Held while an upload is described: few at a time."""
+        """Limits how many uploads are described at a time."""
         self._loaders = ThreadPoolExecutor(_LOADERS, "loader")
         self._loading: dict[str, asyncio.Future[ModelHold]] = {}
         self._draining: asyncio.Task[None] | None = None
 
     async def hold(self, name: str | None) -> ModelHold:
-        """A hold on a model, by its name or the default one; release it after.
+        """Hold the model version with this name, or the default one; the caller releases it.
 
         Raises UnknownModel and what loading raises.
         """
@@ -68,7 +67,7 @@ class Backend:
                 raise StorageFailed(error.message, code="damaged_model") from error
 
     def _load(self, name: str) -> asyncio.Future[ModelHold]:
-        """Have a model loaded, once however many wait, in threads that do nothing else."""
+        """Load a model version in a thread for loading only, once for everyone who waits."""
         loop = asyncio.get_running_loop()
         loading = loop.run_in_executor(self._loaders, self.resident.acquire, name)
         self._loading[name] = loading
@@ -76,13 +75,13 @@ class Backend:
         def loaded(done: asyncio.Future[ModelHold]) -> None:
             del self._loading[name]
             if not done.cancelled() and done.exception() is None:
-                done.result().release()  # who waited takes a hold of their own
+                done.result().release()  # each waiter takes its own hold
 
         loading.add_done_callback(loaded)
         return loading
 
     async def missing(self) -> list[str]:
-        """What is not ready to serve: of database, store, engine."""
+        """Which of database, store and engine are not ready to serve."""
         found = ["engine"] if self.engine.draining else []
         database = self.installation.database
         for name, check in (("database", database.ping), ("store", self._look_into_store)):
@@ -94,26 +93,25 @@ class Backend:
         return found
 
     def _look_into_store(self) -> None:
-        self.installation.models.sizes(
-            "readyz"
-        )  # nothing lies there: an object store answers at once
+        # An empty prefix: an object store answers at once.
+        self.installation.models.sizes("readyz")
 
     def drain(self) -> asyncio.Task[None]:
-        """Take no more requests and end those that last too long; the same task each time."""
+        """Stop taking requests and end those that run too long; each call gives the same task."""
         if self._draining is None:
             closing = asyncio.to_thread(self.engine.close, DRAIN_SECONDS)
             self._draining = asyncio.create_task(closing)
         return self._draining
 
     def close_loaders(self) -> None:
-        """Load nothing more."""
+        """Stop loading models."""
         self._loaders.shutdown(wait=False, cancel_futures=True)
 
     async def _only_model(self) -> str:
         names = [each.name for each in await asyncio.to_thread(self.registry.list)]
         if len(names) != 1:
-            there = f"There are {', '.join(names[:20])}" if names else "There is none yet"
-            raise InvalidInput(f"Name a model. {there}.", param="model", code="missing")
+            known = f": {', '.join(names[:20])}" if names else "; there is none yet"
+            raise InvalidInput(f"Name a model{known}.", param="model", code="missing")
         return names[0]
 
 
@@ -129,18 +127,18 @@ async def open_backend(settings: Settings, metrics: Metrics) -> AsyncIterator[Ba
     try:
         yield backend
     finally:
-        await asyncio.to_thread(installation.dispatcher.close)  # training goes on by itself
+        await asyncio.to_thread(installation.dispatcher.close)  # running jobs continue on their own
         await backend.drain()
         backend.close_loaders()
         await asyncio.to_thread(installation.close)
 
 
 def _prepare(installation: FullInstallation) -> None:
-    """What takes time before the first request: tables, files, compiled code."""
+    """Do the slow work before the first request: tables, files, compiled code."""
     registry = installation.registry
     _say_what_was_found(registry.synchronise())
     precisions = {each.card["serving_precision"] for each in registry.list()} or {"int8"}
-    _log.info("preparing inference; seconds the first time on a machine, then a moment")
+    _log.info("preparing inference; the first time on a machine this takes seconds")
     compile_ahead(precisions)
     installation.datasets.sweep()
 
@@ -149,12 +147,12 @@ def _say_what_was_found(report: Synchronised) -> None:
     for model in report.added:
         _log.info("found model %s", model)
     for model in report.missing:
-        _log.warning("model %s has no file any more", model)
+        _log.warning("the file of model %s is missing", model)
     for key, reason in report.damaged.items():
-        _log.warning("passed over %s: %s", key, reason)
+        _log.warning("skipped %s: %s", key, reason)
 
 
-async def _backend(request: Request) -> Backend:  # async: else it would take a thread
+async def _backend(request: Request) -> Backend:  # async, else FastAPI uses a thread
     backend: Backend | None = getattr(request.app.state, "backend", None)
     if backend is None:
         raise Overloaded("The server is starting.", code="starting")

@@ -1,7 +1,7 @@
-"""What requests must look like, and what completions and errors look like.
+"""The schemas of requests, and of the answers to completions and errors.
 
-The answers' classes are for the documentation: the routes give them as JSON
-directly. Knows no engine and no database.
+The answers' classes exist for the documentation only: the routes write JSON directly.
+Knows no engine and no database.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ MOST_CHARACTERS: Final = 1_000_000
 MOST_INPUTS: Final = 1_000
 MOST_PROMPTS: Final = 1_000
 MOST_TOP: Final = 20
-"""Alternatives beside each symbol."""
+"""Alternatives per symbol."""
 
 
 def kind(description: str) -> WrapValidator:
-    """Says what was wanted in one sentence, where a union would list every branch."""
+    """Describe what is allowed in one sentence, where a union would list every branch."""
 
     def check(value: Any, validate: Callable[[Any], Any]) -> Any:
         try:
@@ -60,10 +60,10 @@ class StreamOptions(Body):
 
 
 class CompletionRequest(Body):
-    """What to write, how to draw it, when to stop."""
+    """What to continue, how to sample, when to stop."""
 
     model: Model = None
-    prompt: Prompts = Field("", description='What comes before; "" starts from the boundary.')
+    prompt: Prompts = Field("", description='Text to continue; "" starts at the boundary.')
     max_tokens: int = Field(256, ge=0, le=MOST_SYMBOLS)
     temperature: float = _drawing("temperature", 1.0, description="0 takes the likeliest symbol.")
     top_p: float = _drawing("top_p", 1.0)
@@ -74,16 +74,18 @@ class CompletionRequest(Body):
     logit_bias: dict[
         Annotated[str, Field(pattern=r"^[0-9]{1,9}$")],
         Annotated[float, Field(ge=BIAS_BOUND.least, le=BIAS_BOUND.most)],
-    ] = Field({}, max_length=100_000, description="Symbol id -> what is added to its logit.")
-    stop: Stops = Field([], description="Where to stop; up to 16 strings, not part of the text.")
+    ] = Field({}, max_length=100_000, description="Symbol id -> number added to its logit.")
+    stop: Stops = Field([], description="Up to 16 strings; the text ends before the first.")
     n: int = Field(1, ge=1, le=MOST_CHOICES)
-    best_of: int | None = Field(None, ge=1, le=MOST_CHOICES, description="Ranked by mean logprob.")
-    seed: int | None = _drawing("seed", None, description="Drawn when left out.")
+    best_of: int | None = Field(
+        None, ge=1, le=MOST_CHOICES, description="Draw this many, keep the n likeliest."
+    )
+    seed: int | None = _drawing("seed", None, description="Random when left out.")
     logprobs: int | None = Field(None, ge=0, le=MOST_TOP)
     echo: bool = False
     stream: bool = False
     stream_options: StreamOptions = StreamOptions()
-    ignore_boundary: bool = Field(False, description="Let a line model go on after a line's end.")
+    ignore_boundary: bool = Field(False, description="Make a line model go on after a line ends.")
     strict: bool = Field(False, description="Refuse characters that the model has never seen.")
     suffix: Any = Field(None, description="Refused: a recurrent model reads forward only.")
     user: Any = Field(None, description="Accepted and ignored.")
@@ -122,12 +124,12 @@ Inputs = Annotated[str | list[str], kind("a string or a list of strings")]
 
 
 class ScoreRequest(Body):
-    """Texts whose surprise is asked for."""
+    """Texts to score."""
 
     model: Model = None
     input: Inputs
     per_character: bool = False
-    top: int = Field(0, ge=0, le=MOST_TOP, description="Alternatives beside each character.")
+    top: int = Field(0, ge=0, le=MOST_TOP, description="Alternatives per character.")
 
     @field_validator("input")
     @classmethod
@@ -143,13 +145,14 @@ class LineOfScores(Body):
 
 
 class RankRequest(Body):
-    """Candidates to be put in order after a prompt."""
+    """Candidates to rank as continuations of a prompt."""
 
     model: Model = None
     prompt: str = Field("", max_length=MOST_CHARACTERS)
     candidates: list[str] = Field(min_length=1)
     closed: bool | None = Field(
-        None, description="Whether the record ends after a candidate; a line model's default."
+        None,
+        description="Whether the record ends after a candidate; true by default for a line model.",
     )
 
     @field_validator("candidates")
@@ -165,12 +168,12 @@ class AliasRequest(Body):
 def _check_size(texts: list[Any], most: int) -> list[Any]:
     if len(texts) > most:
         raise PydanticCustomError(
-            "too_long", "Input should be at most {most} in number", {"most": most}
+            "too_long", "Input should be at most {most} entries", {"most": most}
         )
     if sum(map(len, texts)) > MOST_CHARACTERS:
         raise PydanticCustomError(
             "too_long",
-            "Input should be at most {most} characters together",
+            "Input should be at most {most} characters in total",
             {"most": f"{MOST_CHARACTERS:,}"},
         )
     return texts
@@ -226,4 +229,4 @@ class CompletionAnswer(BaseModel):
     seed: int
     choices: list[Choice]
     usage: Usage
-    unknown_characters: str = Field(description="Read as the unknown symbol.")
+    unknown_characters: str = Field(description="Characters read as the unknown symbol.")

@@ -1,6 +1,6 @@
 """NDJSON scored line by line, in order and in constant memory, however long the body is.
 
-Takes a request whose body is read here; gives the lines of the answer.
+Takes a request and reads its body; gives the lines of the answer.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _MOST_LINE_BYTES: Final = 4 << 20
 
 
 async def answers(scoring: Scoring, request: Request) -> AsyncGenerator[bytes, None]:
-    """An answer a line, in order; a line that is wrong gets an error in its place."""
+    """One answer per line, in order; an invalid line gets an error in its place."""
     index, name = 0, request_id(request.scope)
     async for batch in _batches(_lines(request.stream()), scoring):
         texts = [each for each in batch if isinstance(each, str)]
@@ -67,7 +67,7 @@ def _answer(
 
 
 async def _patiently(scoring: Scoring, texts: Sequence[str]) -> list[Piece]:
-    """Scores; while the server is full the client's body waits instead of failing, for a time."""
+    """Score; while the server is full, retry up to the timeout instead of failing."""
     loop = asyncio.get_running_loop()
     until = loop.time() + scoring.timeout_seconds
     while True:
@@ -80,7 +80,7 @@ async def _patiently(scoring: Scoring, texts: Sequence[str]) -> list[Piece]:
 
 
 async def _lines(body: AsyncIterator[bytes]) -> AsyncGenerator[bytes | TooLarge, None]:
-    """The lines that are not blank; of one that is too long only the complaint is kept."""
+    """The lines that are not blank; a line that is too long becomes an error."""
     rest, dropping = b"", False
     async for piece in body:
         *whole, rest = (rest + piece).split(b"\n")
@@ -132,4 +132,6 @@ def _text(line: bytes | TooLarge, scoring: Scoring) -> str | CharloomError:
 
 
 def _too_long() -> TooLarge:
-    return TooLarge(f"A line may have {MOST_CHARACTERS:,} characters.", code="line_too_long")
+    return TooLarge(
+        f"A line may have at most {MOST_CHARACTERS:,} characters.", code="line_too_long"
+    )

@@ -1,6 +1,6 @@
-"""Texts scored by the engine with one held model, for plain answers and for NDJSON alike.
+"""Score texts on the engine with one held model version, for plain answers and NDJSON.
 
-Takes texts, gives the engine's reading of them and the objects of the answer.
+Takes texts, gives the engine's stream and the objects of the answer.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from .dependencies import Backend, ModelHold
 
 
 class Scoring:
-    """Scores texts with one held model."""
+    """Scores texts with one held model version."""
 
     def __init__(self, served: Backend, held: ModelHold, details: bool, top: int) -> None:
         self._served = served
@@ -31,7 +31,7 @@ class Scoring:
         self.closed = held.card.corpus_format == "lines"
 
     def submit(self, texts: Sequence[str], closed: bool | None = None) -> AsyncStream:
-        """The engine's reading of the texts: in the end one piece each, with logprobs."""
+        """Have the engine read the texts; it collects to one piece per text, with logprobs."""
         request = engine.Request(
             prompts=tuple(self._held.vocabulary.encode(text) for text in texts),
             max_symbols=0,
@@ -43,15 +43,15 @@ class Scoring:
         return self._served.engine.submit(request, self._held.network)
 
     def numbers(self, text: str) -> int:
-        """How many logprobs are told of a text at most."""
+        """The most logprobs that the answer holds for a text."""
         return (len(text) + 1) * (1 + self._top) if self._details else 1
 
     def items(self, texts: Sequence[str], pieces: Sequence[Piece]) -> list[dict[str, Any]]:
-        """The object of each text."""
+        """The answer's object for each text."""
         both = zip(texts, pieces, strict=True)
         return [self.item(index, text, piece) for index, (text, piece) in enumerate(both)]
 
     def item(self, index: int, text: str, piece: Piece) -> dict[str, Any]:
-        """The object of one text."""
+        """The answer's object for one text."""
         score = Score(np.array(piece.read_logprobs), np.array(piece.read_ranks))
         return self.renderer.score_object(index, text, score, piece.read_tops or None)

@@ -1,10 +1,10 @@
-"""From pieces of ids to text and logprobs as the completions protocol wants them.
+"""Turn pieces of ids into the text and logprobs of the completions protocol.
 
-A ``Transcript`` follows one choice: it is handed the engine's pieces as they
-come and gives what they add: text, the four parallel arrays, the finish reason.
-Joined or one at a time, the pieces give the same. Knows no HTTP.
+A ``Transcript`` follows one choice: it takes the engine's pieces as they come and
+returns what each adds: text, the four parallel arrays, the finish reason. The result
+is the same whether pieces are joined or come one at a time. Knows no HTTP.
 
-Symbols that are no text (boundary, unknown) show by name in the arrays only.
+Symbols that are not text (boundary, unknown) appear by name, in the arrays only.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from ..rendering.scores import LEAST_LOGPROB, Top
 
 @dataclass(frozen=True)
 class Prompt:
-    """A prompt as it was given: its ids, and what each of them is as text.
+    """A prompt as given: its ids, and the text of each.
 
-    ``led`` tells that the ids began with the boundary; every text begins with it,
-    and it is read once.
+    ``led`` is true if the given ids began with the boundary. Every text begins with
+    it, so it is read only once.
     """
 
     ids: Ids
@@ -35,7 +35,7 @@ class Prompt:
 
     @classmethod
     def of_text(cls, text: str, vocabulary: Vocabulary) -> Prompt:
-        """Unknown characters are echoed as they were written."""
+        """Unknown characters are echoed as written."""
         return cls(vocabulary.encode(text), text)
 
     @classmethod
@@ -51,7 +51,7 @@ class Prompt:
 
 
 class Transcript:
-    """One choice: what it has given so far."""
+    """One choice: what it has produced so far."""
 
     def __init__(
         self, vocabulary: Vocabulary, prompt: Prompt, *, echo: bool, logprobs: int | None
@@ -67,7 +67,7 @@ class Transcript:
 
     @property
     def mean_logprob(self) -> float:
-        """A character; −inf for a text in which nothing was drawn, which ranks last."""
+        """Per character; −inf if nothing was drawn, which ranks last."""
         return self.logprob / self.drawn if self.drawn else -math.inf
 
     def add(self, piece: Piece) -> dict[str, Any]:
@@ -90,9 +90,9 @@ class Transcript:
         }
 
     def _echo(self, piece: Piece, arrays: _Arrays | None) -> str:
-        """The part of the prompt that can be given back now: with arrays, as far as it is scored.
+        """The part of the prompt that can be echoed now; with arrays, as far as it is scored.
 
-        The first entry is null: the protocol has nothing that comes before it.
+        The first entry is null: in the protocol, nothing comes before it.
         """
         prompt = self._prompt
         if arrays is None:
@@ -131,7 +131,7 @@ class _Arrays:
         self._add(self._vocabulary.symbol(symbol), None, None, 0)
 
     def append(self, symbol: int, logprob: float, top: Top, offset: int) -> None:
-        """The symbol itself is always among its alternatives, with the very same number."""
+        """The symbol itself is always among its alternatives, with the same logprob."""
         token, logprob = self._vocabulary.symbol(symbol), max(logprob, LEAST_LOGPROB)
         named = {self._vocabulary.symbol(each): max(value, LEAST_LOGPROB) for each, value in top}
         self._add(token, logprob, named | {token: logprob}, offset)

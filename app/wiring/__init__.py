@@ -1,1 +1,1 @@
-"""Composition: what the processes of an installation are made of, from its settings."""
+"""Composition: build the parts of an installation from its settings."""

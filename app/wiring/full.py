@@ -1,8 +1,8 @@
-"""What computes: artifacts, the engine, planning and running jobs.
+"""The parts that compute: artifacts, the engine, planning and running jobs.
 
-On top of ``Installation``, each part built from the settings when it is first
-wanted, once. Server, runner and the commands that train, write and score take
-what they need.
+They extend ``Installation``; each part is built from the settings once, on first use.
+The server, the runner and the commands that train, write and score use the parts
+they need.
 """
 
 from __future__ import annotations
@@ -36,15 +36,15 @@ def _local(settings: Settings) -> Executor:
     return LocalExecutor(runner_environment(settings), folder, gpus=gpus())
 
 
-#: By the setting ``executor``.
+#: Keys are the values of the setting ``executor``.
 _EXECUTORS: Final[Mapping[str, Callable[[Settings], Executor]]] = {"local": _local}
 
 
 class FullInstallation(Installation):
     """An installation that computes.
 
-    ``metrics`` are the engine's counters; ``executor`` runs jobs instead of the
-    one that the settings name.
+    ``metrics`` are the engine's counters; ``executor`` replaces the one that the
+    settings name.
     """
 
     def __init__(
@@ -67,12 +67,12 @@ class FullInstallation(Installation):
 
     @property
     def registry(self) -> Registry:
-        """Models whose artifacts are published and opened."""
+        """The index, typed so that artifacts can be published and opened."""
         return self.index
 
     @cached_property
     def datasets(self) -> Datasets:
-        """Texts, and uploads on their way, which lie in the data folder."""
+        """Texts, and unfinished uploads, which are in the data folder."""
         blobs = BlobStore(self.settings.datasets_url)
         return Datasets(self.database, blobs, self.settings.data_dir / "uploads")
 
@@ -89,13 +89,13 @@ class FullInstallation(Installation):
 
     @cached_property
     def resident(self) -> Resident[ModelVersion]:
-        """The versions that are loaded."""
+        """The loaded model versions."""
         limit = self.settings.model_memory_mb * _MIB
         return Resident(self.registry, limit_bytes=limit, on_unload=self.engine.forget)
 
     @cached_property
     def jobs(self) -> Jobs:
-        """Jobs to be submitted, looked at and steered; without a dispatcher nobody runs them."""
+        """Submits, shows and controls jobs; they run only where there is a dispatcher."""
         limit, threads = self.settings.training_memory_mb, self._training_threads
         return Jobs(
             self.database,
@@ -110,7 +110,7 @@ class FullInstallation(Installation):
 
     @cached_property
     def dispatcher(self) -> Dispatcher:
-        """Runs the jobs of the queue, once it is started."""
+        """Runs queued jobs once it is started."""
         settings = self.settings
         days = settings.checkpoint_days
         return Dispatcher(
@@ -131,7 +131,7 @@ class FullInstallation(Installation):
 
 
 def runner_environment(settings: Settings) -> dict[str, str]:
-    """What a runner must be told to find what this server has, wherever it runs."""
+    """The variables with which a runner anywhere finds this server's database and stores."""
     threads = str(training_threads(settings.threads, settings.training_slots))
     environment = {
         "CHARLOOM_DATABASE_URL": settings.resolved_database_url,
@@ -139,7 +139,7 @@ def runner_environment(settings: Settings) -> dict[str, str]:
         "CHARLOOM_DATA_DIR": str(settings.data_dir),
         "CHARLOOM_LEASE_SECONDS": str(settings.lease_seconds),
         "CHARLOOM_THREADS": threads,
-        # Threads beyond the cap would take the processors from serving.
+        # More threads would take processors away from serving.
         "OMP_NUM_THREADS": threads,
         "MKL_NUM_THREADS": threads,
         "NUMBA_NUM_THREADS": threads,

@@ -1,7 +1,7 @@
-"""What exists, and how it is looked at: database, stores, catalog, jobs.
+"""The parts that only store and look up: database, stores, catalog, jobs.
 
-Each part is built from the settings when it is first wanted, once. Imports
-nothing that computes: ``charloom models`` and ``charloom jobs`` answer at once.
+Each part is built from the settings once, on first use. Imports nothing that
+computes, so that ``charloom models`` and ``charloom jobs`` answer at once.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from ..store.blobs import BlobStore
 
 
 class Installation:
-    """The parts of an installation; close it in the end, or use it as a context manager.
+    """The parts of an installation; close it after use, or use it as a context manager.
 
-    Without ``migrate`` the database is taken as it is.
+    Without ``migrate`` the database is not migrated.
     """
 
     def __init__(self, settings: Settings, *, migrate: bool = True) -> None:
@@ -62,16 +62,16 @@ class Installation:
 
     @cached_property
     def job_control(self) -> JobControl:
-        """Jobs to be looked at and steered."""
+        """Shows and controls jobs."""
         return JobControl(self.database, self.checkpoints, times=self.times)
 
     @property
     def times(self) -> Times:
-        """How long things take in the life of a job."""
+        """The intervals and time limits of a job."""
         return Times(self.settings.lease_seconds)
 
     def close(self) -> None:
-        """Let go of what was opened."""
+        """Close what was opened."""
         if "database" in self.__dict__:
             self.database.close()
 
@@ -87,14 +87,14 @@ class Installation:
         self.close()
 
     def _bring_shipped_models(self) -> None:
-        """Fill the default models folder, where there is none yet, with the shipped models."""
+        """Make the default models folder from the shipped models if it does not exist yet."""
         settings = self.settings
         chosen = settings.store_url is not None or "models_dir" in settings.model_fields_set
         if chosen or Path(settings.models_dir).exists():
             return
-        if ModelIndex(self.database, self.models).list():  # a folder that is away is no new one
+        if ModelIndex(self.database, self.models).list():  # the folder is missing, not new
             return
         come_along = BlobStore(str(shipped("models")))
         for key in come_along.sizes():
-            with suppress(Conflict):  # another process does the same just now
+            with suppress(Conflict):  # another process is doing the same
                 self.models.put(key, come_along.pieces(key))

@@ -1,6 +1,6 @@
-"""Default deny: with a key set, every path but a short public list asks for it.
+"""Default deny: with a key set, every path but a short public list requires it.
 
-Knows one key, from the settings; without one everybody on the machine may ask.
+There is one key, from the settings. Without it, anyone who reaches the server may use it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ..http.problems import Unauthenticated, problem_response
 
-#: Answered without a key: for load balancers, and the files of the documentation page.
+#: Answered without a key: health checks for load balancers, and the documentation page's files.
 PUBLIC: Final = frozenset(
     {
         "/livez",
@@ -28,12 +28,12 @@ PUBLIC: Final = frozenset(
     }
 )
 
-#: A browser cannot send a bearer key for a page: these take it as a password too.
+#: A browser cannot send a bearer key when it opens a page, so these accept it as a password too.
 _PAGES: Final = frozenset({"/docs", "/openapi.json"})
 
 
 class KeyRequired:
-    """Lets through who carries ``key`` (``Authorization: Bearer …``)."""
+    """Passes on requests that carry ``key`` (``Authorization: Bearer …``)."""
 
     def __init__(self, app: ASGIApp, key: str) -> None:
         self.app = app
@@ -42,7 +42,7 @@ class KeyRequired:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and scope["path"] not in PUBLIC and not self._known(scope):
             error = Unauthenticated(
-                "This server asks for a key: send the header Authorization: Bearer KEY."
+                "This server requires a key: send the header Authorization: Bearer KEY."
             )
             response = problem_response(error, scope)
             if scope["path"] in _PAGES:
@@ -61,7 +61,7 @@ class KeyRequired:
 
 
 def _digest(key: str) -> bytes:
-    # Of equal length whatever was sent, so that comparing them tells nothing.
+    # Digests have the same length whatever was sent, so comparing them reveals nothing.
     return hashlib.sha256(key.encode("utf-8", "surrogatepass")).digest()
 
 

@@ -1,6 +1,6 @@
-"""JSON answers, also large ones: bounded, and made while others are served.
+"""JSON answers of any size: bounded, and built while other requests are served.
 
-Takes what an answer is made of; knows no route.
+Takes a function that builds the answer; knows no route.
 """
 
 from __future__ import annotations
@@ -15,27 +15,27 @@ from starlette.responses import JSONResponse, Response
 from ...errors import TooLarge
 
 MOST_NUMBERS: Final = 2_500_000
-"""Logprobs in one answer, alternatives included: some 100 MB of JSON."""
+"""Logprobs in one answer, alternatives included: about 100 MB of JSON."""
 
 AT_ONCE: Final = 20_000
-"""So many are told on the event loop, in some milliseconds; more in a thread."""
+"""Up to this many are encoded on the event loop, in a few milliseconds; more, in a thread."""
 
 _CHUNK: Final = 500
 
 
 def check_numbers(numbers: int, param: str) -> None:
-    """Raises TooLarge if an answer may not hold so many logprobs."""
+    """Raises TooLarge if an answer may not hold this many logprobs."""
     if numbers > MOST_NUMBERS:
         raise TooLarge(
-            f"The answer could hold {numbers:,} logprobs; the most is {MOST_NUMBERS:,}. Ask for "
-            "fewer alternatives, or for less text in one request.",
+            f"The answer could hold {numbers:,} logprobs; the limit is {MOST_NUMBERS:,}. Ask "
+            "for fewer alternatives or less text in one request.",
             param=param,
             code="answer_too_large",
         )
 
 
 async def json_answer(build: Callable[[], dict[str, Any]], numbers: int) -> Response:
-    """The answer that ``build`` gives; one of many ``numbers`` is made in a thread."""
+    """The answer that ``build`` returns; with many ``numbers`` it is built in a thread."""
     if numbers <= AT_ONCE:
         return JSONResponse(build())
     body = await asyncio.to_thread(lambda: "".join(json_pieces(build())).encode())
@@ -43,7 +43,7 @@ async def json_answer(build: Callable[[], dict[str, Any]], numbers: int) -> Resp
 
 
 def json_pieces(value: Any) -> Iterator[str]:
-    """The JSON of ``value`` bit by bit: the encoder lets nobody else run while it encodes."""
+    """The JSON of ``value`` in small pieces: no other thread runs while the encoder does."""
     if isinstance(value, dict) and value:
         for place, (key, each) in enumerate(value.items()):
             yield f"{',' if place else '{'}{json.dumps(key)}:"

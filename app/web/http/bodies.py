@@ -1,7 +1,7 @@
-"""Request bodies: read with a cap, as bytes or as JSON held against a schema.
+"""Request bodies: read up to a limit, as bytes or as JSON checked against a schema.
 
-Takes a request; gives bytes, pieces of bytes, or a validated body. JSON is taken
-at its word: UTF-8, no NaN, no key twice, no coercion of types. Knows no route.
+Takes a request; gives bytes, pieces of bytes, or a validated body. JSON is strict:
+UTF-8, no NaN, no duplicate keys, no coercion of types. Knows no route.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from ...errors import InvalidInput, TooLarge
 from ...validation import invalid
 from .problems import UnsupportedMedia
 
-#: Room for a million characters, each written as two \uXXXX escapes, and the rest.
+#: Room for a million characters, each written as two \uXXXX escapes, and other fields.
 MOST_JSON_BYTES: Final = 16 << 20
 
 
@@ -41,10 +41,10 @@ B = TypeVar("B", bound=BaseModel)
 
 
 async def capped(request: Request, limit: int) -> AsyncIterator[bytes]:
-    """The body in the pieces in which it arrives.
+    """The body in pieces, as it arrives.
 
     Raises TooLarge as soon as it is known to exceed ``limit`` bytes, and
-    UnsupportedMedia for a compressed body, whose size nobody can know before.
+    UnsupportedMedia for a compressed body, whose size cannot be known in advance.
     """
     encoding = request.headers.get("content-encoding", "identity").strip().lower()
     if encoding not in ("", "identity"):
@@ -73,20 +73,20 @@ async def read_json(request: Request, schema: type[B], limit: int = MOST_JSON_BY
 
 
 async def read_document(request: Request, limit: int = MOST_JSON_BYTES) -> Any:
-    """The JSON body, whatever is in it."""
+    """The JSON body, not checked against a schema."""
     if not is_json(request):
         raise UnsupportedMedia("Send the body as JSON, with Content-Type: application/json.")
     return parse_json(b"".join([piece async for piece in capped(request, limit)]))
 
 
 def is_json(request: Request) -> bool:
-    """Whether the body says that it is JSON."""
+    """Whether the Content-Type says JSON."""
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     return kind == "application/json"
 
 
 def json_body(schema: type[B]) -> Callable[[Request], Awaitable[B]]:
-    """A dependency that reads the body; see ``documented`` for the documentation's half."""
+    """A dependency that reads the body; ``documented`` adds it to the documentation."""
 
     async def read(request: Request) -> B:
         return await read_json(request, schema)
@@ -103,7 +103,7 @@ def documented(schema: type[BaseModel], **others: dict[str, Any]) -> dict[str, A
 
 
 def _inlined(part: Any, definitions: Mapping[str, Any]) -> Any:
-    """A schema with its references replaced by what they name."""
+    """A schema with its references replaced by the schemas they name."""
     if isinstance(part, list):
         return [_inlined(each, definitions) for each in part]
     if not isinstance(part, dict):
@@ -114,7 +114,7 @@ def _inlined(part: Any, definitions: Mapping[str, Any]) -> Any:
 
 
 def parse_json(raw: bytes) -> Any:
-    """The value of a JSON text; raises InvalidInput saying where it is wrong."""
+    """The value of a JSON text; raises InvalidInput saying where it is invalid."""
     try:
         value = json.loads(
             raw.decode("utf-8-sig"), object_pairs_hook=_once_each, parse_constant=_not_a_number
@@ -124,7 +124,7 @@ def parse_json(raw: bytes) -> Any:
         return value
     except UnicodeDecodeError as error:
         raise InvalidInput(
-            f"The body is not UTF-8: byte {error.start} is wrong.", code="invalid_json"
+            f"The body is not UTF-8: byte {error.start} is invalid.", code="invalid_json"
         ) from error
     except json.JSONDecodeError as error:
         raise InvalidInput(
@@ -137,15 +137,15 @@ def parse_json(raw: bytes) -> Any:
 
 
 def _check_characters(value: Any, param: str | None) -> None:
-    """Raises InvalidInput for half of a surrogate pair, which is no character."""
+    """Raises InvalidInput for half of a surrogate pair, which is not a character."""
     if isinstance(value, str):
         try:
             value.encode()
         except UnicodeEncodeError as error:
             half = f"\\u{ord(value[error.start]):04x}"
             raise InvalidInput(
-                f"{param or 'The body'} holds {half} at character {error.start}: half of a "
-                "surrogate pair, which is no character.",
+                f"{param or 'The body'} has {half} at character {error.start}: half of a "
+                "surrogate pair, which is not a character.",
                 param=param,
                 code="invalid_json",
             ) from error

@@ -1,11 +1,11 @@
-"""One client's connection: HTTP parsed in C, with a cap on everything that is not a body.
+"""One client's connection: HTTP parsed in C, with a limit on everything but bodies.
 
-Uvicorn's protocol over httptools, which by itself would gather a head of any
-size. Bytes that arrive while neither a head is completed nor a body goes on (a
-long head, chunk extensions, trailers) are counted here, and past
-``MOST_HEAD_BYTES`` the connection is refused. What is not HTTP gets the one
-shape of every error. A wish to speak another protocol (``Upgrade``) is ignored,
-as the standard allows (RFC 9110, section 7.8).
+Extends Uvicorn's protocol over httptools, which alone would collect a head of any
+size. This class counts the bytes since the last complete head or piece of a body (a
+long head, chunk extensions, trailers) and refuses the connection past
+``MOST_HEAD_BYTES``. Input that is not HTTP gets the same error shape as everything
+else. A request to switch protocols (``Upgrade``) is ignored, as the standard allows
+(RFC 9110, section 7.8).
 
 Knows no route.
 """
@@ -23,11 +23,11 @@ from .identifiers import fresh
 from .problems import error_object
 
 MOST_HEAD_BYTES: Final = 64 << 10
-"""Of a request's line and headers together, and of what stands between pieces of a body."""
+"""For a request line and headers together, and for bytes between pieces of a body."""
 
 _FRAMING: Final = (b"content-length", b"transfer-encoding")
-_TOO_LARGE: Final = f"The request's head is larger than {MOST_HEAD_BYTES:,} bytes."
-_NOT_HTTP: Final = "This is not HTTP, or its target cannot be read."
+_TOO_LARGE: Final = f"The request line and headers are larger than {MOST_HEAD_BYTES:,} bytes."
+_NOT_HTTP: Final = "This is not HTTP, or the request's target cannot be read."
 
 
 class Connection(HttpToolsProtocol):
@@ -36,7 +36,7 @@ class Connection(HttpToolsProtocol):
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
         self._idle_bytes = 0  # since the last head or piece of a body
-        self._known_head = False  # whether the parser is told a head that was read before
+        self._known_head = False  # whether the parser is fed a head already read
 
     def data_received(self, data: bytes) -> None:
         self._unset_keepalive_if_required()
@@ -46,7 +46,7 @@ class Connection(HttpToolsProtocol):
                 self.parser.feed_data(data)
                 break
             except httptools.HttpParserUpgrade as wish:
-                # The parser takes what follows for another protocol.
+                # The parser treats what follows as another protocol.
                 data = data[wish.args[0] :]
                 self._go_on()
             except httptools.HttpParserError:
@@ -56,7 +56,7 @@ class Connection(HttpToolsProtocol):
             self._refuse(_TOO_LARGE)
 
     def _go_on(self) -> None:
-        """A fresh parser for what follows a head with an Upgrade: its body, or the next request."""
+        """Start a new parser for what follows a head with Upgrade: its body or the next request."""
         self.parser = httptools.HttpRequestParser(self)
         if framing := self._framing():
             self._known_head = True
@@ -64,7 +64,7 @@ class Connection(HttpToolsProtocol):
             self._known_head = False
 
     def _framing(self) -> bytes:
-        """The headers that tell where the body ends."""
+        """The headers that define where the body ends."""
         lines = (b"%b: %b\r\n" % each for each in self.headers if each[0] in _FRAMING)
         return b"".join(lines)
 
@@ -84,7 +84,7 @@ class Connection(HttpToolsProtocol):
         if self._known_head:
             return
         if self._idle_bytes > MOST_HEAD_BYTES and self._head_bytes() > MOST_HEAD_BYTES:
-            raise ValueError("the head is too large")  # the parser stops; it is refused
+            raise ValueError("the head is too large")  # stops the parser; the connection is refused
         self._idle_bytes = 0
         super().on_headers_complete()
 
@@ -93,14 +93,14 @@ class Connection(HttpToolsProtocol):
         super().on_body(body)
 
     def on_message_complete(self) -> None:
-        if not (self.parser.should_upgrade() and self._framing()):  # else its body is to come
+        if not (self.parser.should_upgrade() and self._framing()):  # else its body follows
             super().on_message_complete()
 
     def _head_bytes(self) -> int:
         return len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
 
     def _refuse(self, message: str) -> None:
-        """Say so, unless an answer is under way; then hang up."""
+        """Send the error, unless an answer is under way; then close the connection."""
         if self.transport.is_closing():
             return
         if self.cycle is None or self.cycle.response_complete or not self.cycle.response_started:

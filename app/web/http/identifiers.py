@@ -1,8 +1,8 @@
 """Names for requests and answers: ULIDs whose random part costs no system call.
 
-The system's own random numbers let go of the interpreter lock, and under load
+Reading the system's random numbers releases the interpreter lock, and under load
 getting it back takes longer than everything else in a request. These names are
-no secrets.
+not secret.
 """
 
 from __future__ import annotations

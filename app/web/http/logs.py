@@ -1,4 +1,4 @@
-"""Log lines for people or programs: one event, one line, whatever is in it."""
+"""Log lines for people or programs: one event, one line, whatever it contains."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _MOST_CHARACTERS: Final = 10_000
 
 
 class _Line(logging.Formatter):
-    """Control characters are written as escapes, so that no event can look like two."""
+    """Escapes control characters, so that one event cannot look like two."""
 
     def format(self, record: logging.LogRecord) -> str:
         text = super().format(record)
@@ -40,9 +40,9 @@ def configure(level: str, style: str) -> None:
     text = _Line("%(asctime)s %(levelname)-7s %(message)s", "%H:%M:%S")
     lines.setFormatter(_JsonLine() if style == "json" else text)
     logging.basicConfig(level=level.upper(), handlers=[lines], force=True)
-    # What no format of ours shows need not be found out for every line.
+    # None of our formats shows these, so do not look them up for every line.
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
-    # Uvicorn's own lines go the same way; a request's line is ours (see traffic).
+    # Uvicorn's own lines go the same way; request lines are ours (see traffic).
     for name in ("uvicorn", "uvicorn.error", "uvicorn.access"):
         logging.getLogger(name).handlers.clear()
         logging.getLogger(name).propagate = True

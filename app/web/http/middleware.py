@@ -1,7 +1,7 @@
-"""What surrounds every request: its id, security headers, counters, who may ask.
+"""What wraps every request: its id, security headers, counters, the check of its origin.
 
-Plain ASGI, so that a client's disconnecting reaches the routes. Knows paths and
-headers only, never a body.
+Plain ASGI, so that a client's disconnect reaches the routes. Knows only paths and
+headers, never a body.
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ Observe = Callable[[Scope, int, float], None]
 
 
 class Envelope:
-    """Gives each request its id, each answer its headers, and tells ``observe``.
+    """Gives each request an id, each answer its headers, and calls ``observe``.
 
-    ``observe(scope, status, seconds)`` is called when a request is over; 0 is
-    the status of one that was never answered.
+    ``observe(scope, status, seconds)`` is called when a request is over; status 0
+    means that it was never answered.
     """
 
     def __init__(self, app: ASGIApp, observe: Observe) -> None:
@@ -70,7 +70,7 @@ class Envelope:
             await self.app(scope, receive, send_in_envelope)
         except Exception as error:
             _log.error("request %s failed", name, exc_info=error)
-            if status:  # the answer had begun: all that is left is to break it off
+            if status:  # the answer has begun and can only be cut off
                 raise
             await problem_response(error, scope)(scope, receive, send_in_envelope)
         finally:
@@ -78,11 +78,11 @@ class Envelope:
 
 
 class Gate:
-    """Refuses what another site's page made a browser send.
+    """Refuses requests that another site's page made a browser send.
 
-    A request's Host must be a name that cannot be pointed at this machine from
-    outside (DNS rebinding), and what changes something must not come from
-    another origin. ``hosts`` are further names to believe; None believes all.
+    A request's Host must be a name that outsiders cannot point at this machine (DNS
+    rebinding), and a request that changes something must not come from another
+    origin. ``hosts`` are further names to allow; None allows all.
     """
 
     def __init__(self, app: ASGIApp, hosts: Collection[str] | None) -> None:
@@ -100,7 +100,7 @@ class Gate:
         host = headers.get("host", "")
         if self.hosts is not None and not self._believed(host):
             return Forbidden(
-                "This server does not answer to that host name; CHARLOOM_ALLOWED_HOSTS adds one.",
+                "This server does not accept that host name; CHARLOOM_ALLOWED_HOSTS can add it.",
                 code="host_not_allowed",
             )
         if scope["method"] in _SAFE_METHODS:
@@ -108,7 +108,7 @@ class Gate:
         site, origin = headers.get("sec-fetch-site", "none"), headers.get("origin")
         foreign = origin is not None and _netloc(origin) != host.lower()
         if site not in ("none", "same-origin") or foreign:
-            return Forbidden("Other sites' pages may not do this.", code="cross_site")
+            return Forbidden("Pages of other sites may not send this request.", code="cross_site")
         return None
 
     def _believed(self, host: str) -> bool:
@@ -119,7 +119,7 @@ class Gate:
 
 @lru_cache(maxsize=256)
 def _hostname(host: str) -> str | None:
-    """The name in a Host header; None if there is none that can be read."""
+    """The name in a Host header; None if it cannot be read."""
     try:
         return urlsplit(f"//{host}").hostname or ""
     except ValueError:
@@ -128,7 +128,7 @@ def _hostname(host: str) -> str | None:
 
 @lru_cache(maxsize=256)
 def _unregistrable(name: str) -> bool:
-    """Whether nobody outside can make this name point here: no dot, or an address."""
+    """Whether outsiders cannot point this name here: it has no dot or is an address."""
     if "." not in name or name.endswith(".localhost"):
         return True
     try:

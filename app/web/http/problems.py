@@ -1,8 +1,8 @@
-"""Every error as one JSON shape: one table from exception class to status and type.
+"""Every error in one JSON shape, by one table from exception class to status and type.
 
-Takes whatever a route, a validator or the router raises and gives
+Takes any exception of a route, a validator or the router and gives
 ``{"error": {message, type, param, code, request_id}}``. Knows the error tree
-and HTTP; no route writes an error by itself.
+and HTTP; no route formats an error itself.
 """
 
 from __future__ import annotations
@@ -38,19 +38,19 @@ _log = logging.getLogger(__name__)
 
 
 class Unauthenticated(CharloomError):
-    """The key is missing or not known."""
+    """The key is missing or wrong."""
 
     code = "invalid_api_key"
 
 
 class Forbidden(CharloomError):
-    """Whoever asks may not do this."""
+    """The client may not do this."""
 
     code = "forbidden"
 
 
 class UnsupportedMedia(InvalidInput):
-    """The body is of a kind that this path does not read."""
+    """This path does not accept bodies of this kind."""
 
     code = "unsupported_media_type"
 
@@ -60,7 +60,7 @@ class Kind(NamedTuple):
     type: str
 
 
-#: The nearest class in an exception's ancestry counts.
+#: The first class of an exception's MRO that is listed here counts.
 TABLE: Final[Mapping[type[Exception], Kind]] = {
     InvalidInput: Kind(400, "invalid_request_error"),
     TooLarge: Kind(413, "invalid_request_error"),
@@ -75,12 +75,12 @@ TABLE: Final[Mapping[type[Exception], Kind]] = {
     Exception: Kind(500, "server_error"),
 }
 
-_HIDDEN: Final = CharloomError("The server failed; its log says why.", code="internal_error")
+_HIDDEN: Final = CharloomError("The server failed; its log has the reason.", code="internal_error")
 
 #: What the router itself raises: status -> type, code, message.
 _ROUTER: Final = {
     404: ("not_found_error", "path_not_found", "There is nothing at this path; see /docs."),
-    405: ("invalid_request_error", "method_not_allowed", "This path does not take this method."),
+    405: ("invalid_request_error", "method_not_allowed", "This path does not accept this method."),
 }
 
 
@@ -90,7 +90,7 @@ def request_id(scope: Scope) -> str:
 
 
 def error_object(error: Exception, request: str) -> dict[str, Any]:
-    """The ``error`` object of an exception; what is not ours to tell is left out."""
+    """The ``error`` object of an exception; the details of an unexpected one are left out."""
     shown = error if isinstance(error, CharloomError) else _HIDDEN
     return {
         "message": shown.message,
@@ -110,7 +110,7 @@ def problem_response(error: Exception, scope: Scope) -> Response:
             "retry-after": str(max(1, math.ceil(seconds))),
             "retry-after-ms": str(math.ceil(seconds * 1000)),
         }
-        if isinstance(error, TooLate):  # OpenAI's client would ask twice more, as long each time
+        if isinstance(error, TooLate):  # OpenAI's client would retry twice, as long each time
             headers["x-should-retry"] = "false"
     elif isinstance(error, Unauthenticated):
         headers = {"www-authenticate": "Bearer"}
@@ -118,9 +118,9 @@ def problem_response(error: Exception, scope: Scope) -> Response:
 
 
 def install(app: FastAPI) -> None:
-    """Let ``app`` answer every failure in the one shape.
+    """Make ``app`` answer every failure in this shape.
 
-    What is our own mistake goes on to the envelope (``middleware``), which logs it.
+    Our own mistakes go on to ``middleware.Envelope``, which logs them.
     """
     app.add_exception_handler(CharloomError, _on_error)
     app.add_exception_handler(RequestValidationError, _on_invalid)
@@ -156,7 +156,7 @@ async def _on_router(request: Request, error: Exception) -> Response:
 
 
 async def _on_gone(request: Request, error: Exception) -> Response:
-    # Nobody reads this; 499 is what proxies log for a client that went away.
+    # Nobody reads this; proxies log 499 for a client that disconnected.
     return Response(status_code=499)
 
 

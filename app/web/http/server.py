@@ -1,4 +1,4 @@
-"""The web server around the application: listens, and stops without cutting anyone off."""
+"""The web server around the application: listens, and drains before it stops."""
 
 from __future__ import annotations
 
@@ -26,27 +26,13 @@ def serve(
 ) -> None:
     """Serve until SIGINT or SIGTERM.
 
-    Raises InvalidInput when the server would be open to a network without a key,
-    or when the address cannot be listened on.
+    Raises InvalidInput if the server would be open to a network without a key, or
+    if it cannot listen on the address.
     """
     check_exposure(settings)
     check_database(settings)
     logs.configure(settings.log_level, settings.log_format)
-    config = uvicorn.Config(
-        application,
-        factory=True,
-        host=settings.host,
-        port=settings.port,
-        reload=reload,
-        http=Connection,
-        limit_concurrency=_CONNECTIONS,
-        timeout_graceful_shutdown=_GRACE_SECONDS,
-        ws="none",
-        access_log=False,
-        log_config=None,
-        server_header=False,
-        proxy_headers=False,
-    )
+    config = _uvicorn_config(settings, application, reload)
     if reload:
         uvicorn.run(**_as_arguments(config))
         return
@@ -56,18 +42,18 @@ def serve(
 
 
 def check_exposure(settings: Settings) -> None:
-    """Raises InvalidInput if anyone on a network could ask without a key."""
+    """Raises InvalidInput if anyone on a network could use the server without a key."""
     if settings.exposed:
         raise InvalidInput(
-            f"On {settings.host} anyone who reaches this machine could use the server. Set "
-            "CHARLOOM_API_KEY, or CHARLOOM_TRUSTED_NETWORK=true if the network is to be trusted.",
+            f"On {settings.host} anyone who can reach this machine could use the server. Set "
+            "CHARLOOM_API_KEY, or CHARLOOM_TRUSTED_NETWORK=true if you trust the network.",
             param="host",
             code="exposed",
         )
 
 
 def check_database(settings: Settings) -> None:
-    """Migrate, so that what is wrong with the database is one sentence and not a failed start.
+    """Migrate now, so that a faulty database gives one sentence instead of a failed start.
 
     Raises InvalidInput, StorageFailed, or Conflict if a newer version has migrated it.
     """
@@ -80,14 +66,14 @@ def check_database(settings: Settings) -> None:
 
 
 class _Server(uvicorn.Server):
-    """Says where it listens; drains from the signal on, not when the last connection has gone."""
+    """Logs its address; drains from the signal on, not only after the last connection closes."""
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         for each in sockets or []:
             host, port = each.getsockname()[:2]
             shown = f"[{host}]" if ":" in host else host
-            _log.info("Charloom serves on http://%s:%d, documentation at /docs", shown, port)
+            _log.info("Charloom is serving on http://%s:%d, documentation at /docs", shown, port)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         backend: Backend | None = getattr(self._application.state, "backend", None)
@@ -104,7 +90,7 @@ class _Server(uvicorn.Server):
 
 
 def _listen(settings: Settings) -> socket.socket:
-    """A listening socket, opened before anything else is: a port in use is told at once."""
+    """Open the listening socket before anything else, so that a port in use fails at once."""
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             settings.host.strip("[]"), settings.port, type=socket.SOCK_STREAM
@@ -124,6 +110,24 @@ def _listen(settings: Settings) -> socket.socket:
             code="address_unavailable",
         ) from error
     return listening
+
+
+def _uvicorn_config(settings: Settings, application: str, reload: bool) -> uvicorn.Config:
+    return uvicorn.Config(
+        application,
+        factory=True,
+        host=settings.host,
+        port=settings.port,
+        reload=reload,
+        http=Connection,
+        limit_concurrency=_CONNECTIONS,
+        timeout_graceful_shutdown=_GRACE_SECONDS,
+        ws="none",
+        access_log=False,
+        log_config=None,
+        server_header=False,
+        proxy_headers=False,
+    )
 
 
 def _as_arguments(config: uvicorn.Config) -> dict[str, Any]:

@@ -1,8 +1,8 @@
-"""Answers that go out while they are made, and work that stops when nobody listens.
+"""Answers sent while they are produced, and work that stops when the client leaves.
 
-Plain ASGI: Starlette's own streaming response would swallow the request's body
-while it listens for the client's leaving. Knows bytes, and that an engine's
-stream can be collected.
+Plain ASGI: Starlette's own streaming response would consume the request's body
+while it listens for a disconnect. Knows bytes, and that an engine's stream can be
+collected.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 PING_SECONDS: Final = 15.0
 STALL_SECONDS: Final = 60.0
-"""A client that takes nothing for so long has left, whatever its connection says."""
+"""A client that reads nothing for this long counts as gone, even if still connected."""
 
 PING: Final = b": ping\n\n"
 EVENT_HEADERS: Final = {"cache-control": "no-cache", "x-accel-buffering": "no"}
@@ -32,9 +32,9 @@ EVENT_HEADERS: Final = {"cache-control": "no-cache", "x-accel-buffering": "no"}
 class Live(Response):
     """Sends pieces as they come; closes their generator when the client leaves.
 
-    With ``watch`` the client's leaving is listened for; without, the generator
-    reads the request's body itself and must notice. ``after`` is called in the
-    end whatever happens, even if the generator never came to its first line.
+    With ``watch`` this class listens for the client's disconnect; without, the
+    generator reads the request's body itself and must notice. ``after`` is always
+    called at the end, even if the generator never started.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class Live(Response):
     ) -> None:
         super().__init__(None, headers=headers, media_type=media_type)
         if "content-length" not in (headers or {}):
-            del self.headers["content-length"]  # of nothing; the body comes in pieces
+            del self.headers["content-length"]  # of an empty body; ours comes in pieces
         self._pieces = pieces
         self._watch = watch
         self._after = after
@@ -61,7 +61,7 @@ class Live(Response):
                 else:
                     await self._send_all(send)
         except ClientDisconnect:
-            pass  # nobody is left to be told
+            pass  # the client has left
         finally:
             self._after()
 
@@ -79,15 +79,15 @@ class Live(Response):
 
 
 async def collect(receive: Receive, stream: AsyncStream) -> list[Piece]:
-    """Everything that comes of a stream, unless the client leaves first (ClientDisconnect)."""
-    pieces = stream.collected()  # while nothing else is served it often is there already
+    """All pieces of a stream. Raises ClientDisconnect if the client leaves first."""
+    pieces = stream.collected()  # on an idle server they are often there already
     return await while_connected(receive, stream.collect()) if pieces is None else pieces
 
 
 async def while_connected(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
     """The result of ``work``, which is cancelled if the client leaves first.
 
-    The request's body must have been read. Raises ClientDisconnect.
+    The request's body must have been read before. Raises ClientDisconnect.
     """
     working = asyncio.ensure_future(work)
     leaving = asyncio.ensure_future(_gone(receive))
@@ -103,7 +103,7 @@ async def while_connected(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
 
 
 async def with_pings(events: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
-    """The events, and a comment whenever there was none for a while (proxies close silence)."""
+    """The events, and a comment after each silence (proxies close idle connections)."""
     upcoming: asyncio.Future[bytes] | None = None
     try:
         while True:

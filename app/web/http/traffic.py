@@ -1,4 +1,4 @@
-"""What is counted: requests, never their text, and jobs by their state."""
+"""Metrics of requests (never of their text) and of jobs by state."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ class Traffic:
         )
         self._seconds = Histogram(
             "charloom_http_request_seconds",
-            "From a request's first byte to the last of its answer.",
+            "From a request's first byte to the last byte of its answer.",
             ["route"],
             buckets=_SECONDS,
             registry=registry,
         )
 
     def __call__(self, scope: Scope, status: int, seconds: float) -> None:
-        """A request is over; status 0 means that its client left before the answer."""
+        """Count a finished request; status 0 means that its client left before the answer."""
         route = getattr(scope.get("route"), "path", "none")
         method = scope["method"] if scope["method"] in _METHODS else "OTHER"
         self._requests.labels(method, route, str(status or 499)).inc()
@@ -49,12 +49,12 @@ class Traffic:
 
 
 class JobGauge:
-    """Training jobs by state, as many series as there are states."""
+    """Training jobs by state: one series per state."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self._jobs = Gauge("charloom_jobs", "Training jobs.", ["state"], registry=registry)
 
     def show(self, counts: Mapping[str, int]) -> None:
-        """``counts``: state -> jobs; a state left out has none."""
+        """``counts``: state -> number of jobs; a missing state has none."""
         for state in JobState:
             self._jobs.labels(state.value).set(counts.get(state, 0))

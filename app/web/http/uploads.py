@@ -1,8 +1,8 @@
-"""A text on its way in: a raw body or a form, written down as it comes.
+"""Receive a text as a raw body or a form, and write it as it arrives.
 
-Takes a request; writes its text to a place for uploads and gives what else the
-request said. Never holds more than a piece of the text in memory. Knows neither
-texts nor datasets.
+Takes a request; passes its text to a function that stores it and gives the request's
+other fields. Never holds more than a piece of the text in memory. Knows neither texts
+nor datasets.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from .bodies import capped
 from .problems import UnsupportedMedia
 
 FORM: Final = "multipart/form-data"
-#: What programs send along with a plain file; curl's --data-binary says "urlencoded".
+#: Types that programs give a plain file; curl's --data-binary sends "urlencoded".
 PLAIN: Final = frozenset(
     {"", "text/plain", "application/octet-stream", "application/x-www-form-urlencoded"}
 )
@@ -35,17 +35,17 @@ Write = Callable[[bytes], None]
 
 @dataclass
 class Said:
-    """What a request says beside its text."""
+    """The fields of a request other than its text."""
 
     fields: dict[str, str] = field(default_factory=dict)
     file_name: str | None = None
 
 
 async def receive(request: Request, write: Write, limit: int) -> Said:
-    """Hand the text to ``write``, in a worker thread, a piece at a time.
+    """Pass the text to ``write`` in a worker thread, piece by piece.
 
     Raises TooLarge beyond ``limit`` bytes, UnsupportedMedia, InvalidInput for a
-    form that is none, and what ``write`` raises.
+    malformed form, and what ``write`` raises.
     """
     kind, options = parse_options_header(request.headers.get("content-type", ""))
     if kind == FORM.encode():
@@ -70,7 +70,7 @@ def _check_plain(kind: str, charset: bytes) -> None:
 
 
 async def _gathered(pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    """The same bytes in pieces that are worth a thread's while."""
+    """The same bytes in pieces large enough to be worth a thread."""
     gathered = bytearray()
     async for piece in pieces:
         gathered += piece
@@ -84,11 +84,11 @@ async def _gathered(pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
 async def _form(request: Request, boundary: bytes, write: Write, limit: int) -> Said:
     try:
         form = _Form(boundary, write)
-        # The form's own lines come on top of what the text may have.
+        # The form's own lines are not part of the text's limit.
         async for piece in _gathered(capped(request, limit + (64 << 10))):
             await asyncio.to_thread(form.feed, piece)
     except MultipartParseError as error:
-        raise _no_form("The form is not well-formed.") from error
+        raise _no_form("The form is malformed.") from error
     if not form.whole:
         raise _no_form("The form ends before its last boundary.")
     if not form.has_file:
@@ -105,7 +105,7 @@ class _Form:
 
     def __init__(self, boundary: bytes, write: Write) -> None:
         if not 1 <= len(boundary) <= 70:
-            raise _no_form("The form has no boundary; let the client library write Content-Type.")
+            raise _no_form("The form has no boundary; have the client library set Content-Type.")
         self.said = Said()
         self.whole = False
         self.has_file = False
@@ -182,5 +182,5 @@ def _text(raw: bytes) -> str:
 
 
 def _last_part(path: str) -> str | None:
-    """The file's own name, whatever path a browser sent along."""
+    """The file's name without the path that a browser may send."""
     return path.replace("\\", "/").rpartition("/")[2] or None

@@ -1,7 +1,7 @@
-"""``POST /v1/completions``: what was asked becomes one engine request, its pieces an answer.
+"""``POST /v1/completions``: turn a body into one engine request, its pieces into an answer.
 
-Text stops here: below are ids only. One object is built for plain answers and
-for streams alike, so that they say the same.
+Text stops here: everything below works on ids. One object builds both plain answers and
+streams, so that they agree.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ from ..transcripts import Prompt, Transcript
 
 router = APIRouter(tags=["generation"])
 
-GAP_SECONDS: Final = 0.02  # after the first character, pieces go out no more often than this
-_SEEDS: Final = 1 << 53  # what every JSON reader keeps exactly
+GAP_SECONDS: Final = 0.02  # least time between pieces after the first character
+_SEEDS: Final = 1 << 53  # integers that every JSON reader keeps exactly
 
 
 @router.post(
@@ -60,22 +60,22 @@ async def complete(
             return await json_answer(lambda: completion.answer(pieces), completion.numbers)
         events = with_pings(completion.events(stream, request_id(request.scope)))
         stack.callback(stream.cancel)
-        end = stack.pop_all().close  # with the stream, even one that never began
+        end = stack.pop_all().close  # with the stream, even if it never began
         return Live(events, "text/event-stream", headers=EVENT_HEADERS, after=end)
 
 
 @dataclass(frozen=True)
 class _Completion:
-    """One call on its way: what was asked, and of which model."""
+    """One request in progress: its body, and what it needs of the model version."""
 
     body: CompletionRequest
     prompts: list[Prompt]
     vocabulary: Vocabulary
-    fields: dict[str, Any]  # those that every answer and every chunk begins with
+    fields: dict[str, Any]  # first in every answer and every chunk
     boundary: bool
     choices: int
     seed: int
-    numbers: int  # logprobs that the answer could hold
+    numbers: int  # of logprobs that the answer could hold
 
     @classmethod
     def asked(cls, body: CompletionRequest, held: ModelHold) -> _Completion:
@@ -88,7 +88,7 @@ class _Completion:
             unknown = held.vocabulary.unknown_characters(_text_of(body.prompt))
         if body.strict and unknown:
             raise InvalidInput(
-                f"The model has never seen {unknown[:40]!r}.",
+                f"The prompt has characters that the model has never seen: {unknown[:40]!r}.",
                 param="prompt",
                 code="unknown_characters",
             )
@@ -106,39 +106,42 @@ class _Completion:
         return cls(body, prompts, held.vocabulary, fields, boundary, choices, seed, numbers)
 
     def engine_request(self, timeout_seconds: float) -> engine.Request:
-        """What the engine is asked."""
+        """The request to the engine."""
         body = self.body
-        stops = [body.stop] if isinstance(body.stop, str) else body.stop
         return engine.Request(
             prompts=tuple(prompt.ids for prompt in self.prompts),
-            sampling=Sampling(
-                temperature=body.temperature,
-                top_k=body.top_k,
-                top_p=body.top_p,
-                min_p=body.min_p,
-                frequency_penalty=body.frequency_penalty,
-                presence_penalty=body.presence_penalty,
-                logit_bias=tuple((int(key), bias) for key, bias in body.logit_bias.items()),
-                seed=self.seed,
-            ),
+            sampling=self._sampling(),
             max_symbols=body.max_tokens,
             choices=self.choices,
             boundary=self.boundary,
-            # A stop string with a character outside the vocabulary can never be written.
-            stop=StopRule(
-                [
-                    self.vocabulary.encode(stop).tolist()
-                    for stop in stops
-                    if not self.vocabulary.unknown_characters(stop)
-                ]
-            ),
+            stop=self._stop_rule(),
             scored=body.echo and body.logprobs is not None,
             top=body.logprobs or 0,
             timeout_seconds=timeout_seconds,
         )
 
+    def _sampling(self) -> Sampling:
+        body = self.body
+        return Sampling(
+            temperature=body.temperature,
+            top_k=body.top_k,
+            top_p=body.top_p,
+            min_p=body.min_p,
+            frequency_penalty=body.frequency_penalty,
+            presence_penalty=body.presence_penalty,
+            logit_bias=tuple((int(key), bias) for key, bias in body.logit_bias.items()),
+            seed=self.seed,
+        )
+
+    def _stop_rule(self) -> StopRule:
+        """The stop strings as ids; one with a character outside the vocabulary never occurs."""
+        vocabulary, stop = self.vocabulary, self.body.stop
+        stops = [stop] if isinstance(stop, str) else stop
+        known = [each for each in stops if not vocabulary.unknown_characters(each)]
+        return StopRule([vocabulary.encode(each).tolist() for each in known])
+
     def answer(self, pieces: Sequence[Piece]) -> dict[str, Any]:
-        """The whole answer; of ``best_of`` choices the ``n`` likeliest a character."""
+        """The whole answer; of ``best_of`` choices, the ``n`` with the highest mean logprob."""
         given = []
         for first in range(0, len(pieces), self.choices):
             group = [self._transcribed(piece) for piece in pieces[first : first + self.choices]]
@@ -151,7 +154,7 @@ class _Completion:
         return {**self.fields, "choices": choices, "usage": usage}
 
     async def events(self, stream: AsyncStream, request: str) -> AsyncGenerator[bytes, None]:
-        """The answer as server-sent events; a failure in the middle is one more event."""
+        """The answer as server-sent events; a failure midway is one more event."""
         transcripts = [self._transcript(i) for i in range(len(self.prompts) * self.choices)]
         with_usage = self.body.stream_options.include_usage
         more: dict[str, Any] = {"usage": None} if with_usage else {}
@@ -183,7 +186,7 @@ class _Completion:
 
     def _usage(self, drawn: int, cached: dict[int, int]) -> dict[str, Any]:
         read = sum(prompt.symbols for prompt in self.prompts)
-        # Choices of one prompt share its state; what counts is whether the first was spared.
+        # Choices of one prompt share its state: only what the first one had cached counts.
         spared = sum(cached.get(place * self.choices, 0) for place in range(len(self.prompts)))
         return {
             "prompt_tokens": read,
@@ -203,7 +206,7 @@ def prompts_of(prompt: Any, vocabulary: Vocabulary) -> list[Prompt]:
             continue
         if each and max(each) >= len(vocabulary):
             raise InvalidInput(
-                f"Prompt {place} holds the id {max(each)}; this model's symbols are "
+                f"Prompt {place} has the symbol id {max(each)}; this model's ids are "
                 f"0 to {len(vocabulary) - 1}.",
                 param="prompt",
                 code="out_of_range",
@@ -213,7 +216,7 @@ def prompts_of(prompt: Any, vocabulary: Vocabulary) -> list[Prompt]:
 
 
 def _logprobs_at_most(body: CompletionRequest, prompts: Sequence[Prompt], choices: int) -> int:
-    """How many logprobs an answer could hold, alternatives included."""
+    """The most logprobs that an answer could hold, alternatives included."""
     if body.logprobs is None:
         return 0
     echoed = sum(len(prompt.ids) for prompt in prompts) if body.echo else 0
@@ -227,10 +230,10 @@ def _text_of(prompt: Any) -> str:
 
 def _check(body: CompletionRequest, choices: int) -> None:
     if choices < body.n:
-        raise InvalidInput("best_of must be n or more.", param="best_of", code="out_of_range")
+        raise InvalidInput("best_of must be at least n.", param="best_of", code="out_of_range")
     if body.stream and choices > body.n:
         raise InvalidInput(
-            "best_of cannot be streamed: which choices are best is known at the end.",
+            "best_of cannot be streamed: only at the end is it known which choices are best.",
             param="best_of",
             code="unsupported",
         )

@@ -1,4 +1,4 @@
-"""``/v1/datasets``: texts to be learnt from, uploaded, looked at, deleted."""
+"""``/v1/datasets``: upload, list, show and delete texts to train on."""
 
 from __future__ import annotations
 
@@ -20,7 +20,9 @@ from ..http.uploads import FORM, Said, receive
 router = APIRouter(prefix="/v1/datasets", tags=["datasets"])
 
 Limit = Annotated[int, Query(ge=1, le=100)]
-After = Annotated[str | None, Query(max_length=100, description="The last id of the page before.")]
+After = Annotated[
+    str | None, Query(max_length=100, description="The last id of the previous page.")
+]
 Order = Annotated[Literal["asc", "desc"], Query(description="By time.")]
 
 _MIB: Final = 1 << 20
@@ -51,18 +53,18 @@ _BODY: Final = {
     response_model=DatasetAnswer,
     status_code=201,
     openapi_extra=_BODY,
-    responses={200: {"model": DatasetAnswer, "description": "The same text was there already."}},
+    responses={200: {"model": DatasetAnswer, "description": "The same text already exists."}},
     summary="Upload a text",
 )
 async def upload(
     request: Request,
     served: ServedBy,
-    name: Annotated[str | None, Query(description="A form may say it in a field.")] = None,
+    name: Annotated[str | None, Query(description="A form may give it as a field.")] = None,
     format: Annotated[CorpusFormat | None, Query(description="Guessed when left out.")] = None,
 ) -> Response:
-    """The text in UTF-8 as the body, or a form with ``file``; the same bytes are kept once.
+    """Send the text in UTF-8 as the body, or as a form with ``file``.
 
-    A form's file gives its own name when no other is said.
+    The same bytes are stored once. The name of a form's file is the default name.
     """
     if name is not None:
         checked_dataset_name(name)
@@ -88,9 +90,9 @@ async def list_datasets(
     return JSONResponse(listed([dataset_object(each) for each in found], has_more=more))
 
 
-@router.get("/{id}", response_model=DatasetAnswer, summary="Look at a dataset")
+@router.get("/{id}", response_model=DatasetAnswer, summary="Show a dataset")
 async def get_dataset(served: ServedBy, id: str) -> Response:
-    """What is in it, and warnings."""
+    """Its statistics, and warnings about the text."""
     return JSONResponse(
         dataset_object(await asyncio.to_thread(served.datasets.get, bare_id("dataset", id)))
     )
@@ -98,7 +100,7 @@ async def get_dataset(served: ServedBy, id: str) -> Response:
 
 @router.delete("/{id}", response_model=DatasetDeleted, summary="Delete a dataset")
 async def delete_dataset(served: ServedBy, id: str) -> Response:
-    """Refused while a job that is not finished needs it."""
+    """Refused while an unfinished job needs it."""
     bare = bare_id("dataset", id)
     await asyncio.to_thread(served.datasets.delete, bare)
     return JSONResponse({"id": shown("dataset", bare), "object": "dataset", "deleted": True})
@@ -116,7 +118,7 @@ async def _kept(
             )
     name = name or said.fields.get("name") or said.file_name
     if name is None:
-        raise InvalidInput("Say what to call it: ?name=…", param="name", code="missing")
+        raise InvalidInput("Give the dataset a name: ?name=…", param="name", code="missing")
     form = format or _format(said.fields.get("format"))
     async with served.describing:  # each takes a processor and some memory
         return await asyncio.to_thread(served.datasets.keep, coming, name, form)

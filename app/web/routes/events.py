@@ -1,8 +1,8 @@
-"""``/v1/jobs/{id}/events``: what happened to a job, as pages or as a live stream.
+"""``/v1/jobs/{id}/events``: the events of a job, as pages or as a live stream.
 
-The stream is server-sent events. What happened comes as messages with an id,
-from which a client that lost the connection goes on (``Last-Event-ID``); how far
-the job has come, as events named ``progress`` without one. The last is ``done``.
+The stream uses server-sent events. Each event of the job is a message with an id, after
+which a client that lost the connection resumes (``Last-Event-ID``). Progress comes as
+events named ``progress``, without an id. The last is ``done``.
 """
 
 from __future__ import annotations
@@ -31,14 +31,16 @@ LOOK_SECONDS: Final = 0.5
 _AT_ONCE: Final = 100
 _MOST_CURSOR: Final = 2**63 - 1
 
-Cursor = Annotated[int | None, Query(ge=0, le=_MOST_CURSOR, description="An event's id.")]
+Cursor = Annotated[
+    int | None, Query(ge=0, le=_MOST_CURSOR, description="Only events after this id.")
+]
 
 
 @router.get(
     "/{id}/events",
     response_model=EventList,
     responses={200: {"content": {STREAM: {"schema": {"type": "string"}}}}},
-    summary="What happened to a job",
+    summary="List or stream the events of a job",
 )
 async def events(
     request: Request,
@@ -46,11 +48,11 @@ async def events(
     id: str,
     after: Cursor = None,
     limit: Annotated[int, Query(ge=1, le=100)] = 20,
-    last_event_id: Annotated[str | None, Header(description="Where a stream goes on.")] = None,
+    last_event_id: Annotated[str | None, Header(description="Where a stream resumes.")] = None,
 ) -> Response:
-    """Events in order, after the one with the id ``after``; the oldest first.
+    """Events after the one with the id ``after``, oldest first.
 
-    With ``Accept: text/event-stream`` a live stream that ends with the job.
+    With ``Accept: text/event-stream``, a live stream that ends with the job.
     """
     bare = bare_id("job", id)
     if STREAM not in request.headers.get("accept", ""):
@@ -69,7 +71,7 @@ async def _stream(
     shown_before: Any = None
     try:
         while True:
-            # The job first: what has made it final is then among the events.
+            # Read the job first: the event that made it final is then among those below.
             job = await asyncio.to_thread(served.jobs.get, job_id)
             while found := await asyncio.to_thread(
                 served.jobs.events, job_id, after=cursor, limit=_AT_ONCE
@@ -83,7 +85,7 @@ async def _stream(
                 shown_before = (job.state, job.progress)
                 yield _message(_progress(job), name="progress")
             if served.engine.draining:
-                raise Overloaded("The server is about to stop; connect again.", code="draining")
+                raise Overloaded("The server is stopping; connect again.", code="draining")
             await asyncio.sleep(LOOK_SECONDS)
     except CharloomError as error:
         yield _message({"error": error_object(error, request)}, name="error")
@@ -97,7 +99,7 @@ def _progress(job: Job) -> dict[str, Any]:
 def _message(fields: dict[str, Any], *, id: int | None = None, name: str | None = None) -> bytes:
     lines = [] if id is None else [f"id: {id}"]
     lines += [] if name is None else [f"event: {name}"]
-    # No NaN can come here: the database keeps numbers that are finite.
+    # No NaN can occur: the database keeps only finite numbers.
     lines.append(f"data: {json.dumps(fields, allow_nan=False)}")
     return ("\n".join(lines) + "\n\n").encode()
 

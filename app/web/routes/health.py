@@ -1,4 +1,4 @@
-"""Whether the server lives, is ready, and how it fares; and the documentation page."""
+"""Liveness, readiness, metrics, and the documentation page."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ _POLICY: Final = {
 }
 
 
-@router.get("/livez", summary="Whether the event loop answers")
+@router.get("/livez", summary="Check that the event loop answers")
 async def livez() -> Response:
     return JSONResponse({"status": "ok"})
 
 
-@router.get("/readyz", summary="Whether requests are served")
+@router.get("/readyz", summary="Check that requests are served")
 async def readyz(request: Request) -> Response:
-    """503 with what is missing while the server starts, drains or lacks something."""
+    """503, with what is missing, while the server starts, drains or lacks something."""
     backend: Backend | None = getattr(request.app.state, "backend", None)
     missing = ["startup"] if backend is None else await backend.missing()
     if missing:
@@ -41,11 +41,11 @@ async def readyz(request: Request) -> Response:
     return JSONResponse({"status": "ok", "missing": []})
 
 
-@router.get("/metrics", summary="Counters for Prometheus")
+@router.get("/metrics", summary="Metrics for Prometheus")
 async def metrics(request: Request) -> Response:
     backend: Backend | None = getattr(request.app.state, "backend", None)
     if backend is not None:
-        with suppress(CharloomError):  # the database may be what is to be looked into
+        with suppress(CharloomError):  # the database may be what has failed
             request.app.state.job_gauge.show(await asyncio.to_thread(backend.jobs.counts))
     return Response(generate_latest(request.app.state.prometheus), media_type=CONTENT_TYPE_LATEST)
 

@@ -1,4 +1,4 @@
-"""``/v1/jobs``: submit training jobs, look at them, steer them. All logic is in ``app.jobs``."""
+"""``/v1/jobs``: submit, show and control training jobs. All logic is in ``app.jobs``."""
 
 from __future__ import annotations
 
@@ -23,7 +23,9 @@ router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 MOST_BYTES: Final = 1 << 20
 
 Limit = Annotated[int, Query(ge=1, le=100)]
-After = Annotated[str | None, Query(max_length=100, description="The last id of the page before.")]
+After = Annotated[
+    str | None, Query(max_length=100, description="The last id of the previous page.")
+]
 Order = Annotated[Literal["asc", "desc"], Query(description="By time.")]
 
 
@@ -56,7 +58,7 @@ async def list_jobs(
     after: After = None,
     order: Order = "desc",
 ) -> Response:
-    """Every job, newest first; or those in one state, or those of one model."""
+    """Jobs, newest first; optionally only those in one state or of one model."""
     page = await asyncio.to_thread(
         served.jobs.list,
         state=state,
@@ -68,33 +70,33 @@ async def list_jobs(
     return JSONResponse(listed([job_object(job) for job in page.items], has_more=page.has_more))
 
 
-@router.get("/{id}", response_model=JobAnswer, summary="Look at a job")
+@router.get("/{id}", response_model=JobAnswer, summary="Show a job")
 async def get_job(served: ServedBy, id: str) -> Response:
-    """Where it stands, and how long it will take."""
+    """Its state, its progress and the time left."""
     return await _about(served.jobs.get, id)
 
 
 @router.post("/{id}/cancel", response_model=JobAnswer, summary="Cancel a job")
 async def cancel(served: ServedBy, id: str) -> Response:
-    """It ends without a model; refused once it is being published."""
+    """End it without a model; refused once publishing has begun."""
     return await _about(served.jobs.cancel, id)
 
 
 @router.post("/{id}/pause", response_model=JobAnswer, summary="Pause a job")
 async def pause(served: ServedBy, id: str) -> Response:
-    """It writes a checkpoint and gives its place to the next job."""
+    """The job writes a checkpoint and frees its slot for the next job."""
     return await _about(served.jobs.pause, id)
 
 
 @router.post("/{id}/resume", response_model=JobAnswer, summary="Resume a job")
 async def resume(served: ServedBy, id: str) -> Response:
-    """It goes on exactly where it was paused."""
+    """The job continues exactly where it was paused."""
     return await _about(served.jobs.resume, id)
 
 
 @router.delete("/{id}", response_model=JobDeleted, summary="Delete a finished job")
 async def delete_job(served: ServedBy, id: str) -> Response:
-    """With its run, events, metrics and checkpoints; the model that it made stays."""
+    """Delete it with its run, events, metrics and checkpoints; its model stays."""
     bare = bare_id("job", id)
     await asyncio.to_thread(served.jobs.delete, bare)
     return JSONResponse({"id": shown("job", bare), "object": "job", "deleted": True})

@@ -1,4 +1,4 @@
-"""``/v1/models``: look at models, their versions and files; import, alias and delete them."""
+"""``/v1/models``: show models, their versions and files; import, alias and delete them."""
 
 from __future__ import annotations
 
@@ -35,7 +35,9 @@ SAFETENSORS: Final = "application/octet-stream"
 _MIB: Final = 1 << 20
 
 Limit = Annotated[int, Query(ge=1, le=100)]
-After = Annotated[str | None, Query(max_length=400, description="The last id of the page before.")]
+After = Annotated[
+    str | None, Query(max_length=400, description="The last id of the previous page.")
+]
 Order = Annotated[Literal["asc", "desc"], Query(description="By name, or by number.")]
 
 
@@ -45,7 +47,7 @@ async def list_models(
 ) -> Response:
     """Every model with its newest version.
 
-    A hundred a page: the OpenAI client does not turn the pages of this list.
+    A page has a hundred by default: OpenAI's client reads only the first page.
     """
     found = await asyncio.to_thread(served.registry.list)
     rows = [model_object(each) for each in found]
@@ -67,9 +69,9 @@ async def list_models(
 async def import_model(
     request: Request, served: ServedBy, name: Annotated[str, Query(max_length=400)]
 ) -> Response:
-    """Publish a ``.safetensors`` file of Charloom's as the next version of ``name``.
+    """Publish a Charloom ``.safetensors`` file as the next version of ``name``.
 
-    The file is checked before it is believed.
+    The whole file is checked first.
     """
     checked_name(name)
     with await _received(request, served) as stream:
@@ -115,7 +117,7 @@ async def put_alias(
     alias: str,
     body: Annotated[AliasRequest, json_body(AliasRequest)],
 ) -> Response:
-    """From now on ``name@alias`` means that version, whatever it meant before."""
+    """Make ``name@alias`` mean this version, whatever it meant before."""
     await asyncio.to_thread(served.registry.set_alias, name, alias, body.version)
     served.resident.forget_names()
     return JSONResponse(alias_object(name, alias, body.version))
@@ -133,7 +135,7 @@ async def delete_alias(served: ServedBy, name: str, alias: str) -> Response:
     return JSONResponse({**alias_object(name, alias, found[0].aliases[alias]), "deleted": True})
 
 
-@router.get("/{model:path}", response_model=ModelAnswer, summary="Look at a model")
+@router.get("/{model:path}", response_model=ModelAnswer, summary="Show a model")
 async def get_model(served: ServedBy, model: str) -> Response:
     """A model by ``name``, ``name@version`` or ``name@alias``."""
     return JSONResponse(model_object(await asyncio.to_thread(served.registry.resolve, model)))
@@ -157,7 +159,7 @@ async def delete_model(served: ServedBy, model: str) -> Response:
 
 
 async def _received(request: Request, served: Backend) -> BinaryIO:
-    """The body in a nameless file, to be read from its beginning."""
+    """The body in an unnamed temporary file, positioned at its start."""
     limit = served.settings.max_body_mb * _MIB
     folder = served.settings.data_dir
     try:
@@ -171,7 +173,7 @@ async def _received(request: Request, served: Backend) -> BinaryIO:
             stream.close()
             raise
     except OSError as error:
-        raise StorageFailed(f"The upload could not be kept: {error.strerror}.") from error
+        raise StorageFailed(f"The upload could not be stored: {error.strerror}.") from error
     return stream
 
 

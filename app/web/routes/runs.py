@@ -34,35 +34,37 @@ async def list_runs(
     after: Annotated[str | None, Query(max_length=100)] = None,
     order: Annotated[Literal["asc", "desc"], Query(description="By time.")] = "desc",
 ) -> Response:
-    """Every run, newest first; or those of one model."""
+    """Runs, newest first; optionally only those of one model."""
     page = await asyncio.to_thread(
         served.jobs.runs, model=model, after=bare_after("run", after), limit=limit, order=order
     )
     return JSONResponse(listed([run_object(run) for run in page.items], has_more=page.has_more))
 
 
-@router.get("/{id}", response_model=RunAnswer, summary="Look at a run")
+@router.get("/{id}", response_model=RunAnswer, summary="Show a run")
 async def get_run(served: ServedBy, id: str) -> Response:
-    """What was trained, with which libraries, and how far."""
+    """Its parameters, library versions and progress."""
     return JSONResponse(run_object(await asyncio.to_thread(served.jobs.run, bare_id("run", id))))
 
 
-@router.get("/{id}/metrics", response_model=SeriesList, summary="The curves of a run")
+@router.get("/{id}/metrics", response_model=SeriesList, summary="Show the curves of a run")
 async def metrics(
     served: ServedBy,
     id: str,
     name: Annotated[list[Name] | None, Query(description="May be repeated; all if left out.")] = (
         None
     ),
-    max_points: Annotated[int, Query(ge=1, le=1000, description="Buckets a curve.")] = 1000,
+    max_points: Annotated[int, Query(ge=1, le=1000, description="Buckets per curve.")] = 1000,
 ) -> Response:
-    """Each curve in buckets with minimum, maximum, mean and last, so that a spike survives."""
+    """Each curve in buckets with minimum, maximum, mean and last value, so that spikes survive."""
     found = await asyncio.to_thread(served.jobs.metrics, bare_id("run", id), name, max_points)
     return JSONResponse(listed([series_object(series) for series in found], has_more=False))
 
 
-@router.get("/{id}/checkpoints", response_model=CheckpointList, summary="Checkpoints of a run")
+@router.get(
+    "/{id}/checkpoints", response_model=CheckpointList, summary="List the checkpoints of a run"
+)
 async def checkpoints(served: ServedBy, id: str) -> Response:
-    """The furthest first."""
+    """Checkpoints, the highest step first."""
     found = await asyncio.to_thread(served.jobs.checkpoints, bare_id("run", id))
     return JSONResponse(listed([checkpoint_object(each) for each in found], has_more=False))

@@ -66,18 +66,20 @@ async def score(
     "/v1/rank",
     response_model=RankAnswer,
     openapi_extra=documented(RankRequest),
-    summary="Put candidates in order",
+    summary="Rank candidates",
 )
 async def rank(
     request: Request, served: ServedBy, body: Annotated[RankRequest, json_body(RankRequest)]
 ) -> Response:
-    """Candidates by their logprob after the prompt, the likeliest first."""
+    """Candidates by their logprob after the prompt, likeliest first."""
     with await served.hold(body.model) as held:
         scoring = Scoring(served, held, False, 0)
         closed = scoring.closed if body.closed is None else body.closed
         if closed and not scoring.closed:
             raise InvalidInput(
-                "A text model knows no end of a record.", param="closed", code="unsupported"
+                "closed must be false: a text model has no end of a record.",
+                param="closed",
+                code="unsupported",
             )
         served.engine.check(_symbols(body))  # before anything is allocated
         texts = [body.prompt + candidate for candidate in body.candidates]
@@ -92,5 +94,5 @@ async def rank(
 
 
 def _symbols(body: RankRequest) -> int:
-    """What the network would read at most: the prompt counts once for every candidate."""
+    """The most symbols the network would read: the prompt counts once per candidate."""
     return len(body.candidates) * (len(body.prompt) + 2) + sum(map(len, body.candidates))

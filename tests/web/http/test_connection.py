@@ -75,7 +75,7 @@ def test_a_head_of_the_largest_size_is_read(port: int) -> None:
 def test_a_larger_head_is_refused(port: int, parts: tuple[bytes, ...]) -> None:
     answer = said(port, *parts)
     if answer:  # the server may hang up while the client is still talking
-        assert "head is larger" in str(refusal(answer)["message"])
+        assert "headers are larger" in str(refusal(answer)["message"])
     assert said(port, GET + b"\r\n").startswith(b"HTTP/1.1 200 ")
 
 

@@ -1,4 +1,4 @@
-// A file of its own, because the page's policy runs no script that stands in the page.
+// A separate file, because the page's content security policy blocks inline scripts.
 window.ui = SwaggerUIBundle({
   url: "/openapi.json",
   dom_id: "#docs",
