@@ -1,10 +1,10 @@
 """The runner, the process of one attempt: ``python -m app.runner JOB NUMBER TOKEN``.
 
-Finds everything by the settings in its environment; trains, tells how it goes,
+Finds everything by the settings in its environment; trains, reports progress,
 writes checkpoints, publishes once. It may be killed at any moment: the next
 attempt goes on from the newest good checkpoint. Everything it writes carries
 its lease; when that is lost it ends at once. Exit codes: 0 the job was moved on
-(whatever came of it), 3 the lease was lost, anything else a crash.
+(with any result), 3 the lease was lost, anything else a crash.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Surroundings:
-    """Where a runner finds things."""
+    """The stores of a runner."""
 
     database: Database
     models: BlobStore
@@ -70,7 +70,7 @@ class Surroundings:
 
     @classmethod
     def of(cls, installation: FullInstallation) -> Surroundings:
-        """Those of an installation: everything by its URL, as the settings say."""
+        """The stores of an installation, by the URLs in its settings."""
         return cls(
             database=installation.database,
             models=installation.models,
@@ -92,11 +92,11 @@ class Attempt:
         self._terminated = False
 
     def terminate(self) -> None:
-        """Ask for a checkpoint and an orderly end at the next step."""
+        """Ask for a checkpoint and the end at the next step."""
         self._terminated = True
 
     def run(self) -> None:
-        """Do the job, and move it on; raises LeaseLost, and whatever nobody expected."""
+        """Run the job and store its result; raises LeaseLost and unexpected errors."""
         claim, door = self.claim, self._door
         here = RunnerProcess.own()
         job = self._patiently(
@@ -160,7 +160,7 @@ class Attempt:
         )
 
     def _prepared(self, job: Assignment, recorder: Recorder) -> tuple[Trainer, Artifact | None]:
-        """The corpus read, and a trainer for what was planned when the job was submitted."""
+        """Read the corpus; returns a trainer for the plan made when the job was submitted."""
         around = self.around
         if job.dataset_id is None:
             raise NotFound("The job's dataset was deleted.", code="dataset_not_found")
@@ -204,7 +204,7 @@ class Attempt:
         saver: CheckpointSaver,
         base: Artifact | None,
     ) -> bool:
-        """Train to the end; False if the attempt ended on the way, as somebody wanted."""
+        """Train to the end; False if the attempt was paused or cancelled before."""
         checkpoint = saver.newest()
         step = checkpoint.step if checkpoint else 0
         recorder.wish = self._door.take_up(self.claim, job.run_id, step, library_versions())
@@ -223,7 +223,7 @@ class Attempt:
         return True
 
     def _ended_early(self, recorder: Recorder, saver: CheckpointSaver) -> bool:
-        """Pause, cancel or give the job back; False if it is to go on after all."""
+        """Pause, cancel or give the job back; False if the job goes on after all."""
         if recorder.wish is not Wish.CANCEL:
             saver.save("periodic")
         with suppress(Overloaded, StorageFailed):
@@ -236,7 +236,7 @@ class Attempt:
         return self._terminated
 
     def _stopped(self, recorder: Recorder) -> bool:
-        """Pause or cancel, as is wanted; False if the job is to go on after all."""
+        """Pause or cancel, as requested; False if the job goes on after all."""
         stopped = recorder.end(lambda: self._patiently(lambda: self._door.stop(self.claim)))
         if not stopped:
             recorder.wish = self._door.renew(self.claim)
@@ -251,7 +251,7 @@ class Attempt:
         self._end(recorder, lambda: self._door.release(self.claim, code, message, counted=counted))
 
     def _end(self, recorder: Recorder, act: Callable[[], object]) -> None:
-        """Do what ends the attempt, with nobody writing beside it."""
+        """Do what ends the attempt while the recorder does not write."""
 
         def done() -> bool:
             self._patiently(act)
@@ -260,7 +260,7 @@ class Attempt:
         recorder.end(done)
 
     def _patiently(self, act: Callable[[], T]) -> T:
-        """Do something; a database that is away is waited for as long as a lease."""
+        """Do something; waits for an absent database as long as a lease."""
         times = self.around.times
         deadline = time.monotonic() + times.lease
         while True:
@@ -285,7 +285,7 @@ def main(arguments: list[str]) -> int:
     settings = Settings()
     torch.set_num_threads(settings.threads)
     attempt = Attempt(
-        # The server has migrated; a runner that it outlives must not.
+        # The server has migrated; a runner of an older server must not.
         Surroundings.of(FullInstallation(settings, migrate=False)),
         Claim(job_id, int(number), int(token)),
         on_lost=lambda: os._exit(LEASE_LOST),

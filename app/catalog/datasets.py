@@ -63,7 +63,7 @@ class Dataset:
     def typical_length(self) -> int:
         """The length that 95 in 100 records stay below, in characters.
 
-        The first datasets were described without it: twice the mean stands for it.
+        The first datasets were described without it: twice the mean takes its place.
         """
         known = self.profile.get("typical_length")
         return int(known or round(2 * self.characters / max(1, self.records)))
@@ -105,7 +105,7 @@ class Datasets:
     def receive(self) -> Iterator[Upload]:
         """A place to write an upload to, in pieces; give it to ``keep`` within the block.
 
-        Nothing is left of it after the block, whatever happened in it. Raises
+        It is removed after the block, also after an error. Raises
         StorageFailed.
         """
         with explained("The upload"):
@@ -140,7 +140,7 @@ class Datasets:
 
     def get(self, id: str) -> Dataset:
         """One dataset; raises NotFound (dataset_not_found)."""
-        if not _ID.fullmatch(id):  # not every database can be asked for every text
+        if not _ID.fullmatch(id):  # PostgreSQL refuses a text with a null character
             raise dataset_rows.unknown_dataset(id)
         with self._database.session(read_only=True) as session:
             row = session.get(DatasetRow, id)
@@ -248,7 +248,7 @@ class Datasets:
             with self._blobs.open(dataset.uri):
                 pass
         except NotFound:
-            with suppress(Conflict):  # somebody else did
+            with suppress(Conflict):  # another server did
                 self._blobs.put(dataset.uri, _pieces(path))
 
     def _known(self, profile: Profile, format: CorpusFormat | None) -> Dataset | None:

@@ -90,7 +90,7 @@ class ModelIndex:
             return found or _unknown(session, name)
 
     def set_alias(self, name: str, alias: str, version: int) -> ModelVersion:
-        """Let ``name@alias`` mean a version, whatever it meant before; raises UnknownModel."""
+        """Let ``name@alias`` mean a version instead of any other; raises UnknownModel."""
         checked_alias(alias)
         found = self.resolve(f"{name}@{version}")
         try:

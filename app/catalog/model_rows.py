@@ -2,7 +2,7 @@
 
 Takes a session (one transaction, begun and ended by the caller), gives
 ``ModelVersion`` values. The same statements run on SQLite and PostgreSQL, and
-what two servers may do at once is settled by the database: numbers are handed
+the database decides what two servers do at once: numbers are handed
 out by one UPDATE, rows are inserted or found to be there.
 """
 
@@ -69,7 +69,7 @@ def raise_next_version(session: Session, name: str, at_least: int) -> None:
 def insert_version(session: Session, version: ModelVersion) -> ModelVersion:
     """Insert a version, or give the one that is there under its number or its run.
 
-    So publishing the same thing twice is harmless, whoever was first.
+    So publishing the same file twice is harmless.
     """
     values = {
         "model_name": version.name,

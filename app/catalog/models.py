@@ -72,7 +72,7 @@ class Registry(ModelIndex):
         return model_rows.insert_version(session, described(staged, staged.card.run_id))
 
     def unstage(self, staged: Staged) -> None:
-        """Remove a staged file that shall not become a version."""
+        """Remove a staged file that will not become a version."""
         self._blobs.delete(staged.key)
 
     def open(self, version: ModelVersion) -> Artifact:

@@ -1,4 +1,4 @@
-"""Bounds of numbers that can be asked for.
+"""Bounds of the numbers that users may set.
 
 Each bound is written once, beside the class that it holds for (``NETWORK_BOUNDS``,
 ``TRAINING_BOUNDS``, ``SAMPLING_BOUNDS``, ``FRACTION_BOUNDS``); command line, job
@@ -23,7 +23,7 @@ class Bound:
     below_most: bool = False  # ``most`` itself is excluded
 
     def holds(self, value: float) -> bool:
-        """Whether ``value`` is allowed; not a number never is."""
+        """Whether ``value`` is allowed; NaN never is."""
         enough = value > self.least if self.above_least else value >= self.least
         return enough and (value < self.most if self.below_most else value <= self.most)
 
@@ -37,7 +37,7 @@ class Bound:
 
 
 def check_bounds(fields: object, bounds: Mapping[str, Bound], *, group: str = "") -> None:
-    """Hold the attributes of ``fields`` against their bounds; None is left alone.
+    """Check the attributes of ``fields`` against their bounds; None passes.
 
     Raises InvalidInput that names the field, preceded by ``group`` (``network.``).
     """

@@ -1,4 +1,4 @@
-"""The cells of recurrent networks: one descriptor each, all that other modules know of a cell.
+"""The cells of recurrent networks: one descriptor each, all that other modules know about a cell.
 
 A new cell is an entry here and a compiled function in ``kernels/cells.py``. Knows
 neither torch nor numba.
@@ -15,7 +15,7 @@ Activation = Literal["tanh", "relu"]
 
 @dataclass(frozen=True)
 class CellDescriptor:
-    """What sets one cell apart.
+    """One cell's properties.
 
     ``gates`` names the blocks of H rows in each layer's weights [G·H, …], in the
     order that torch stores them in.
@@ -25,14 +25,14 @@ class CellDescriptor:
     kernel: str  #: the compiled function of one time step, in ``kernels/cells.py``
     torch_layers: str  #: the class of ``torch.nn`` that trains it
     gates: tuple[str, ...]
-    states: int = 1  #: numbers a unit remembers; 2: hidden state, then cell state
+    states: int = 1  #: numbers of state per unit; 2: hidden state, then cell state
     bounded: bool = True  #: the hidden state stays within ±1, so that int8 can round it
-    activation: Activation | None = None  #: which one, where the cell has a choice
+    activation: Activation | None = None  #: the activation, where a cell has several
     hidden_bias: bool = True  #: whether its second bias is trained
-    rate: float = 1.0  #: by how much the chosen learning rate is multiplied
+    rate: float = 1.0  #: factor for the chosen learning rate
 
 
-_PLAIN_RATE: Final = 0.25  # no gate holds a plain network's gradients in check
+_PLAIN_RATE: Final = 0.25  # a plain network has no gate that keeps its gradients small
 
 CELLS: Final = (
     # h_t = f(W_hh h + W_xh x + b_h) has one bias.

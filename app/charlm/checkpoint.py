@@ -1,4 +1,4 @@
-"""A training that can be taken up again: tensors and a few numbers, nothing else.
+"""A training that can be resumed: tensors and a few numbers, nothing else.
 
 ``tensors`` and ``facts`` are what is written, as safetensors and JSON; there is
 no pickle anywhere. Everything is held on the CPU, so a checkpoint moves between
@@ -43,7 +43,7 @@ class Checkpoint:
     plan: Plan
 
     def tensors(self) -> dict[str, Tensor]:
-        """Every tensor under one name of its own."""
+        """Every tensor by a unique name."""
         named = {
             f"{group}/{name}": tensor.contiguous()
             for group in _GROUPS
@@ -52,7 +52,7 @@ class Checkpoint:
         return {**named, "state_BLS": self.state_BLS.contiguous()}
 
     def facts(self) -> dict[str, Any]:
-        """The rest, as JSON can hold it."""
+        """Everything else, as JSON."""
         tensors = {*_GROUPS, "state_BLS"}
         return {f.name: getattr(self, f.name) for f in fields(self) if f.name not in tensors}
 

@@ -43,7 +43,7 @@ _BLOCK: Final = 64
 
 
 class Reading(NamedTuple):
-    """What the network thought of given symbols; float64 nats and ranks from 1.
+    """Logprobs of given symbols in float64 nats, and ranks from 1.
 
     The N likeliest symbols in the place of each come likeliest first (−1: there
     are no more).
@@ -139,7 +139,7 @@ class Decoder:
         return int(self._weights.table_VN.nbytes + sum(a.nbytes for g in groups for a in g))
 
     def warm_up(self) -> None:
-        """Have everything compiled: seconds the first time on a machine, then a moment."""
+        """Compile everything: seconds the first time on a machine, then at once."""
         state_BLS = self.initial_state(1)
         nothing = np.zeros(0, dtype=np.int32)
         self.read([nothing], state_BLS, [0])
@@ -206,7 +206,7 @@ class Decoder:
     ) -> Writing:
         """Draw up to ``steps[b]`` symbols on each row, ending a row at the boundary.
 
-        The logprobs are the network's own, before temperature and all else; with
+        The logprobs are the network's own, before temperature and everything else; with
         each come the ``top`` likeliest symbols. The rows are brought up to date:
         the last symbol drawn is their ``current``, not yet read.
         """

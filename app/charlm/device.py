@@ -1,4 +1,4 @@
-"""Which device trains: the processor, or a GPU where there is one."""
+"""The device that trains: the CPU, or a GPU if there is one."""
 
 from __future__ import annotations
 

@@ -20,8 +20,8 @@ from .network import CharNetwork
 def evaluate(network: CharNetwork, windows: Iterable[Window]) -> Measures | None:
     """Measure a network on windows read in order; None if they hold no character.
 
-    Disturbs nothing: no random number is drawn and the network's mode is put
-    back. Windows of one pass may differ in rows only where all rows start cold.
+    Has no side effects: it draws no random number and restores the network's mode. Windows
+    of one pass may differ in rows only where all rows start cold.
     """
     was_training = network.training
     network.eval()
@@ -42,7 +42,7 @@ def evaluate(network: CharNetwork, windows: Iterable[Window]) -> Measures | None
             ignore_index=IGNORED,
             reduction="none",
         )
-        # Added up on the CPU: not every GPU has float64.
+        # Summed on the CPU: not every GPU has float64.
         total_nats += losses.cpu().double().sum().item()
         correct += int((logits_BTV.argmax(dim=2) == targets_BT).sum())
         characters += window.characters

@@ -30,7 +30,7 @@ class Measures:
 
     @property
     def perplexity(self) -> float:
-        """exp(nats): among how many equally likely characters the network wavers."""
+        """exp(nats): as uncertain as a choice among that many equally likely characters."""
         return math.exp(min(self.nats, 700.0))
 
     @property

@@ -1,4 +1,4 @@
-"""The shape of a network, and what may be asked of it. Knows no torch."""
+"""The shape of a network and its bounds. Knows no torch."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class NetworkConfig:
 
     @property
     def descriptor(self) -> CellDescriptor:
-        """What sets this network's cell apart."""
+        """The descriptor of this network's cell."""
         return cell_of(self.cell, self.activation)
 
     @property

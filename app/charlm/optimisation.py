@@ -1,4 +1,4 @@
-"""What is made small and how: the two losses, and the rules that change weights.
+"""The two losses, and the optimizers that change the weights.
 
 Takes logits and targets, or a network and a ``TrainingConfig``. Knows nothing of
 text, time or the order of steps.
@@ -64,7 +64,7 @@ def make_optimizer(network: CharNetwork, config: TrainingConfig) -> torch.optim.
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """What an optimizer remembers, as ``<weight>.<name>``, copied to the CPU."""
+    """The state of an optimizer, as ``<weight>.<name>``, copied to the CPU."""
     return {
         f"{index}.{name}": value.detach().cpu().clone()
         for index, entry in optimizer.state_dict()["state"].items()

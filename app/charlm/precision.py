@@ -1,4 +1,4 @@
-"""Which precision a network is served in: int8, unless it costs more than a thousandth."""
+"""Choose between int8 and float32 for serving: int8, unless it costs more than 0.1 %."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .scoring import batches, score
 from .vocabulary import Ids
 
 TOLERANCE: Final = 0.001
-"""The share by which int8 may be worse and is chosen all the same."""
+"""The share by which int8 may be worse and still be chosen."""
 
 _SYMBOLS: Final = 20_000
 _PIECE: Final = 1_000  # symbols of one record that are enough
@@ -21,7 +21,7 @@ class Comparison(NamedTuple):
     """The chosen precision, and how many more nats int8 needs, relative to float32."""
 
     precision: Precision
-    int8_loss: float | None  # None where int8 cannot be
+    int8_loss: float | None  # None where int8 is not possible
 
 
 def compare_precisions(

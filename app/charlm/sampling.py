@@ -1,7 +1,7 @@
 """How the next symbol is drawn: penalties, temperature, truncations, one random number.
 
 The random number is a function of (seed, choice, position), never of a shared
-generator, so a sequence gives the same text whoever else is being served. The
+generator, so a sequence gives the same text whatever else is being served. The
 symbol is the first, in the order of ids, at which the cumulative probability
 passes that number. The compiled functions are in ``kernels/sampling.py``.
 
@@ -29,7 +29,7 @@ SAMPLING_BOUNDS: Final[Mapping[str, Bound]] = {
     "seed": Bound(0, 2**63 - 1),
 }
 BIAS_BOUND: Final = Bound(-100.0, 100.0)
-"""Of what is added to one symbol's logit."""
+"""Bound of what is added to one symbol's logit."""
 
 
 @dataclass(frozen=True)

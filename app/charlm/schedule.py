@@ -91,7 +91,7 @@ class TrainingConfig:
                 raise out_of_range(f"training.{name}", f"one of {', '.join(get_args(choices))}")
 
     def planned_steps(self, step: int) -> int | None:
-        """The number of steps that the plan foresees at ``step``; None while unknown."""
+        """The planned number of steps as of ``step``; None while unknown."""
         known = [steps for first, steps in self.plan if first <= step]
         return known[-1] if known else self.max_steps
 
@@ -112,7 +112,7 @@ class TrainingConfig:
 
 @dataclass
 class Pace:
-    """What the clock has shown so far, and how many steps a budget allows at that speed.
+    """The time used so far, and the number of steps that a budget allows at that speed.
 
     Seconds of ``steps`` training steps over ``characters``, and of the
     evaluations beside them. The first steps of a process build caches and are
@@ -140,7 +140,7 @@ class Pace:
         return self.characters / max(self.training, 1e-9) if self.steps else 0.0
 
     def is_known(self, elapsed: float, budget: float) -> bool:
-        """Whether enough was seen to plan: 4 % of the budget, three seconds at most."""
+        """Whether enough was measured to plan: 4 % of the budget, three seconds at most."""
         return self.steps >= 1 and elapsed >= min(3.0, 0.04 * budget)
 
     def fitting(self, step: int, left: float) -> int:
@@ -149,7 +149,7 @@ class Pace:
         return step + max(1, int(left / a_step))
 
     def correction_due(self, step: int, steps: int) -> bool:
-        """True a few times a run, when it is worth looking at the clock again."""
+        """True a few times per run, when the plan should be compared with the clock."""
         if self.steps < _STEPS_BELIEVED:
             return False
         reached = sum(step >= share * steps for share in _CORRECTED_AT)

@@ -45,7 +45,7 @@ class Score:
 
     @property
     def bits_per_character(self) -> float:
-        """nats / (n ln 2); 0 for a record of nothing."""
+        """nats / (n ln 2); 0 for an empty record."""
         return self.nats / (self.symbols * math.log(2)) if self.symbols else 0.0
 
     @property
@@ -59,7 +59,7 @@ def score(
 ) -> list[Score]:
     """Score records side by side; ``closed`` counts the closing boundary.
 
-    Neither ``chunk`` nor the company changes a single bit of any score.
+    Neither ``chunk`` nor the other records change a single bit of any score.
     """
     texts = [np.append(record, BOUNDARY) if closed else record for record in records]
     inputs = [np.append(BOUNDARY, record)[: len(text)] for record, text in zip(records, texts)]  # noqa: B905
@@ -97,14 +97,13 @@ def batches(records: Iterable[Ids], size: int = ROWS_AT_ONCE) -> Iterator[list[I
 class Calibration:
     """Quantiles of bits per character over held-out records, ascending.
 
-    They turn a score into "more surprising than so many in a hundred real
-    records".
+    They turn a score into a percentile of real records.
     """
 
     quantiles: tuple[float, ...]
 
     def percentile(self, bits_per_character: float) -> float:
-        """How many in a hundred held-out records are less surprising; 0..100."""
+        """The percentage of held-out records that are less surprising; 0..100."""
         last = len(self.quantiles) - 1
         place = bisect_left(self.quantiles, bits_per_character)
         if place == 0 or place > last:

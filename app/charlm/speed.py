@@ -12,13 +12,13 @@ from .network_config import NetworkConfig
 from .optimisation import cross_entropy
 from .sizing import operations
 
-_NETWORK: Final = NetworkConfig("lstm", 1, 384, 64)  # of a size that is often chosen
+_NETWORK: Final = NetworkConfig("lstm", 1, 384, 64)  # of a typical size
 _SYMBOLS: Final = 64
 _ROWS, _STEPS = 16, 64
 
 
 def measure_speed(clock: Callable[[], float], device: torch.device, seconds: float = 1.0) -> float:
-    """Operations a second of training on this machine, tried out for about ``seconds``."""
+    """Training operations per second on this machine, measured for about ``seconds``."""
     network = CharNetwork(_NETWORK, _SYMBOLS).to(device).train()
     chars_BT = torch.zeros(_ROWS, _STEPS, dtype=torch.long, device=device)
     state_BLS = network.initial_state(_ROWS)

@@ -36,7 +36,7 @@ _EVALUATING = 0.2  # the share of a budget that evaluations may take
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a training stands after a step; losses in nats (squared error: none)."""
+    """The state of a training after a step; losses in nats (squared error: none)."""
 
     step: int
     steps: int | None  # the planned number, None until the speed is known
@@ -62,9 +62,9 @@ class Best:
 class Training:
     """One training of one network; ``run`` it, and ask between steps.
 
-    ``clock`` gives seconds from any origin. ``checkpoint`` takes up an earlier
-    training: everything but the budget's clock continues as if never stopped.
-    ``config`` gains what was found out: the plan, and epochs as a number of steps.
+    ``clock`` gives seconds from any origin. ``checkpoint`` resumes an earlier training:
+    everything but the budget's clock continues as if never stopped.
+    ``config`` gains the plan, and epochs as a number of steps.
     """
 
     def __init__(
@@ -192,7 +192,7 @@ class Training:
         )
 
     def _timed_step(self, window: Window, rate: float) -> tuple[float, float]:
-        """One step, counted everywhere it counts; (loss, gradient norm)."""
+        """One step and its bookkeeping; returns (loss, gradient norm)."""
         began = self._clock()
         loss, norm = self._take_step(window, rate)
         self._pace.record(self._clock() - began, window.characters)
@@ -252,7 +252,7 @@ class Training:
         if not config.plan:
             if pace.is_known(self._elapsed, budget):
                 self.measure()  # shows what evaluations will cost
-                # What the first one cost says little: it made ready for those to come.
+                # The cost of the first one says little: it warms up caches.
                 reserved = min(pace.evaluating * (1 + config.evaluations), _EVALUATING * left)
                 fitting = pace.fitting(step, left - reserved)
                 fitting = min(fitting, config.max_steps or fitting)
@@ -273,7 +273,7 @@ class Training:
         fraction = min(1.0, self.step / steps) if steps else 0.0
         budget = self.config.budget_seconds
         eta = self._elapsed * (1 - fraction) / fraction if fraction else budget
-        if budget is not None and eta is not None:  # the first steps are slow and say little
+        if budget is not None and eta is not None:  # the first steps are slow and not typical
             eta = min(eta, max(0.0, budget - self._elapsed))
         speed = self._pace.characters_per_second
         return Progress(
@@ -283,12 +283,12 @@ class Training:
 
 @contextmanager
 def _memory_shortage_told() -> Iterator[None]:
-    """Turn every way in which numpy and torch run out of memory into TrainingFailed."""
+    """Turn every out-of-memory error of numpy and torch into TrainingFailed."""
     try:
         yield
     except (MemoryError, RuntimeError) as error:
-        told = str(error)
-        if not isinstance(error, MemoryError) and "memory" not in told:
+        message = str(error)
+        if not isinstance(error, MemoryError) and "memory" not in message:
             raise
         raise TrainingFailed(
             "There is not enough memory for a training step. Train again with a smaller "

@@ -1,4 +1,4 @@
-"""Characters <-> ids: which symbols a network counts, and under which number.
+"""Characters <-> ids: the symbols of a network and their numbers.
 
 Takes and gives text (Python strings of Unicode code points) and ids (numpy
 ``int32``). Two ids are reserved: 0 stands for every character never seen in
@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Ids = NDArray[np.integer[Any]]
-"""Symbols by their numbers, in whatever integer type is small enough."""
+"""Symbols by their numbers, in the smallest integer type that fits."""
 
 UNKNOWN: Final = 0
 BOUNDARY: Final = 1
@@ -33,7 +33,7 @@ def code_points(text: str) -> NDArray[np.uint32]:
 
 
 class _Ids(dict[str, int]):
-    """Ids by character; ``UNKNOWN`` for one that is not there."""
+    """Ids by character; ``UNKNOWN`` for any other."""
 
     def __missing__(self, character: str) -> int:
         return UNKNOWN
@@ -89,14 +89,14 @@ class Vocabulary:
     def encode(self, text: str) -> NDArray[np.int32]:
         """The ids [len(text)] of a text; no boundary is added."""
         if len(text) <= _SHORT:
-            # A lookup in numpy lets go of the interpreter lock, and getting it back
-            # from an engine at work takes longer than this.
+            # A lookup in numpy releases the interpreter lock, and getting it back
+            # from a busy engine takes longer than this.
             ids = map(self._id_of_character.__getitem__, text)
             return np.fromiter(ids, np.int32, len(text))
         return self.encode_code_points(code_points(text))
 
     def decode(self, ids: Iterable[int]) -> str:
-        """The text of ids; the reserved ones stand for no text and are left out."""
+        """The text of ids; the reserved ones have no text and are left out."""
         return "".join(self.characters[i - RESERVED] for i in ids if i >= RESERVED)
 
     def symbol(self, symbol_id: int) -> str:

@@ -1,7 +1,7 @@
-"""Rows divided among threads, which cannot change a bit: no row looks at another.
+"""Divide rows among threads. It cannot change a bit: no row depends on another.
 
-Compiled code lets other threads run, so that ordinary threads do. Takes calls,
-runs them side by side, gives back when all are done. Knows no networks.
+Compiled code releases the interpreter lock, so ordinary threads suffice. Takes calls,
+runs them side by side, returns when all are done. Knows no networks.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from typing import Final
 from .kernels.amx import CONFIGURATION, TILE_ROWS
 
 LEAST_ROWS: Final = TILE_ROWS if len(CONFIGURATION) else 4
-"""Rows a thread must get: fewer cost about the same together, for the weights are read once
-a step, and tiles always compute 16 rows."""
+"""The least rows per thread. Fewer cost about the same in one thread: the weights are read
+once a step, and AMX always computes 16 rows."""
 
 
 class Workers:
-    """So many threads, the caller's included; the others start when first wanted."""
+    """``threads`` threads including the caller's; the others start at first use."""
 
     def __init__(self, threads: int = 1) -> None:
         self.threads = threads
@@ -51,4 +51,4 @@ class Workers:
 
 
 ALONE: Final = Workers(1)
-"""The caller's thread and no other."""
+"""Only the caller's thread."""

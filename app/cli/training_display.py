@@ -87,7 +87,7 @@ def report(version: ModelVersion) -> None:
         if measured := card.get(split):
             console.out.print(
                 f"{split:<11} {measured['nats']:.4f} nats = "
-                f"{measured['bits_per_character']:.4f} bits a character, "
+                f"{measured['bits_per_character']:.4f} bits per character, "
                 f"{measured['accuracy']:.1%} of characters predicted"
             )
     copied = card.get("verbatim_copy_rate")

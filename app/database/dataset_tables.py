@@ -11,7 +11,7 @@ from .tables import Base, Digest, Milliseconds, UlidText
 
 
 class DatasetRow(Base):
-    """One text. ``uri`` is its key in the store of datasets; the same bytes come in once."""
+    """One text. ``uri`` is its key in the store of datasets; the same bytes are stored once."""
 
     __tablename__ = "datasets"
     __table_args__ = (CheckConstraint("format IN ('lines', 'text')", name="format"),)

@@ -1,4 +1,4 @@
-"""The tables of training jobs: what was asked, who is at it, what came of it.
+"""The tables of training jobs: what was asked for, who runs it, and the result.
 
 A job is what was asked for; an attempt is one lease on it, held by one training
 process; a run is the history that all attempts of a job share. Constraints live
@@ -28,13 +28,13 @@ from .tables import NAME_LENGTH, Base, BigId, Digest, Milliseconds, UlidText
 
 
 class JobState(StrEnum):
-    """Where a job stands; the moves between states are in ``app.jobs.states``."""
+    """The state of a job; the moves between states are in ``app.jobs.states``."""
 
     QUEUED = "queued"  #: waits for a free slot
-    STARTING = "starting"  #: claimed; its training process comes up
+    STARTING = "starting"  #: claimed; its training process starts
     RUNNING = "running"  #: trains
     PAUSING = "pausing"  #: writes a checkpoint, then gives the slot back
-    PAUSED = "paused"  #: waits for somebody to resume it
+    PAUSED = "paused"  #: waits to be resumed
     CANCELLING = "cancelling"  #: its training process is being stopped
     PUBLISHING = "publishing"  #: the model version is being written
     SUCCEEDED = "succeeded"  #: its model version exists
@@ -62,9 +62,9 @@ def _one_of(column: str, values: Any) -> str:
 
 
 class JobRow(Base):
-    """What was asked for, and where it stands.
+    """What was asked for, and its state.
 
-    ``lease_token`` rises with every claim: whoever writes with an older one has
+    ``lease_token`` rises with every claim: a process that writes with an older one has
     lost the job. ``attempts_used`` counts attempts since the last checkpoint.
     """
 
@@ -126,7 +126,7 @@ class AttemptRow(Base):
     """One lease on a job.
 
     ``executor_ref`` is what the executor named its runner; ``host``, ``pid`` and
-    ``pid_started`` (seconds from the machine's start) are what the runner says of itself.
+    ``pid_started`` (seconds from the machine's start) are what the runner reports about itself.
     """
 
     __tablename__ = "attempts"
@@ -143,14 +143,14 @@ class AttemptRow(Base):
     pid_started: Mapped[float | None] = mapped_column(Double)
     started_at: Mapped[Milliseconds]
     last_heartbeat_at: Mapped[Milliseconds | None]
-    last_progress_at: Mapped[Milliseconds | None]  # None: no progress is expected just now
+    last_progress_at: Mapped[Milliseconds | None]  # None: no progress is expected now
     ended_at: Mapped[Milliseconds | None]
     outcome: Mapped[str | None] = mapped_column(String(16))
     exit_code: Mapped[int | None]
 
 
 class RunRow(Base):
-    """One clean history of training, whatever crashed on the way."""
+    """One clean history of a training, also after crashes."""
 
     __tablename__ = "runs"
 
@@ -229,7 +229,7 @@ class EventRow(Base):
 
 
 class IdempotencyKeyRow(Base):
-    """What a client's key has made already."""
+    """The job that a client's key made."""
 
     __tablename__ = "idempotency_keys"
 

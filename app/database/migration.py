@@ -1,4 +1,4 @@
-"""Migrating: from whatever tables there are to those of this code, one server at a time.
+"""Migrate: from the tables that exist to those of this code, one server at a time.
 
 Takes an engine; the steps are Alembic's, in ``migrations/``. Knows no table by
 itself: the metadata reaches Alembic through its configuration, so that a step
@@ -26,17 +26,17 @@ from .tables import Base
 
 MIGRATIONS: Final = shipped("migrations")
 
-# Any number will do, as long as every version of Charloom takes the same.
+# Any number; every version of Charloom must use the same.
 _ADVISORY_LOCK: Final = 0x636861726C6F6F6D
 
-_DUPLICATE_TABLE: Final = "42P07"  # PostgreSQL's code, whatever the language of its messages
+_DUPLICATE_TABLE: Final = "42P07"  # PostgreSQL's code; its messages may be in any language
 
 # Alembic keeps the running migration in module globals.
 _one_in_this_process = threading.Lock()
 
 
 def migrate(engine: Engine, revision: str = "head") -> None:
-    """Upgrade or downgrade to ``revision`` in one transaction; nothing if it is there.
+    """Upgrade or downgrade to ``revision`` in one transaction; does nothing if it is there already.
 
     Raises Conflict when the database is at a revision that this code does not know,
     or is another program's.
@@ -64,7 +64,7 @@ def migrate(engine: Engine, revision: str = "head") -> None:
 
 @contextmanager
 def _told_apart(*, new: bool) -> Iterator[None]:
-    """Say it if a database without a revision has tables that are called like ours."""
+    """Raise Conflict if a database without a revision has tables named like ours."""
     try:
         yield
     except DBAPIError as error:

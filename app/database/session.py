@@ -55,7 +55,7 @@ class Database:
 
         On SQLite a transaction that may write takes the write lock at once
         (``BEGIN IMMEDIATE``): it waits its turn at the start, where nothing is
-        lost, and cannot fail half-way for want of the lock. Keep it short.
+        lost, and cannot fail half-way for lack of the lock. Keep it short.
 
         Raises Overloaded, StorageFailed.
         """
@@ -69,30 +69,31 @@ class Database:
         """
         if revision == "head" and self._revision() == REVISION:
             return
-        # Alembic is wanted once a version, and takes a quarter of a second to import.
+        # Needed only when the tables change; importing Alembic takes a quarter of a second.
         from .migration import migrate
 
         with explained():
             migrate(self.engine, revision)
 
     def _revision(self) -> str | None:
-        """Where the tables are; None if that cannot be read, as in a new database."""
+        """The revision of the tables; None if it cannot be read, as in a new database."""
         try:
             with self._reading.begin() as session:
-                return session.scalar(text("SELECT version_num FROM alembic_version"))
+                found: str | None = session.scalar(text("SELECT version_num FROM alembic_version"))
+                return found
         except (DBAPIError, PoolTimeout):
             return None
 
     def check_writing(self) -> None:
         """Write something that changes nothing; raises StorageFailed if that is refused.
 
-        SQLite opens a file on a read-only disk without a word, and lets transactions begin.
+        SQLite opens a file on a read-only disk without an error, and lets transactions begin.
         """
         with self.session() as session:
             session.execute(text("UPDATE alembic_version SET version_num = version_num"))
 
     def ping(self) -> None:
-        """Ask the database something; raises Overloaded or StorageFailed if it does not answer."""
+        """Run a query; raises Overloaded or StorageFailed if the database does not answer."""
         # SQLite answers SELECT 1 without looking at its file.
         anything = "SELECT count(*) FROM sqlite_master" if self._is_sqlite else "SELECT 1"
         with self.session(read_only=True) as session:
@@ -126,7 +127,7 @@ def _connect(url: str) -> Engine:
     try:
         parsed = make_url(url)
         if parsed.get_backend_name() == "postgresql":
-            # A connection that the server has dropped meanwhile is replaced before it is used.
+            # A connection that the server has dropped is replaced before use.
             return create_engine(
                 parsed.set(drivername="postgresql+psycopg"), pool_pre_ping=True, pool_timeout=10
             )
@@ -181,7 +182,7 @@ def _begin_sqlite(connection: Connection) -> None:
 
 @contextmanager
 def explained() -> Iterator[None]:
-    """Translate the database's refusals into errors with a message for people."""
+    """Translate database errors into ours, with a message for people."""
     try:
         yield
     except PoolTimeout as error:
@@ -194,7 +195,7 @@ def explained() -> Iterator[None]:
 
 
 def _explanation(error: DBAPIError) -> CharloomError | None:
-    """What a caller can wait out or mend; None for what is wrong in the statement."""
+    """Our error, if a caller can wait or mend it; None for a wrong statement."""
     reason = str(error.orig).lower()
     if isinstance(error, ProgrammingError) and error.statement is None:  # while connecting
         return _wrong_url()

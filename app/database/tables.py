@@ -27,7 +27,7 @@ NAMING: Final = {
 }
 
 REVISION: Final = "0004"
-"""The newest migration; a test holds it against ``migrations/``."""
+"""The newest migration; a test compares it with ``migrations/``."""
 
 NAME_LENGTH: Final = 200  # of a model's name, with all its parts
 

@@ -1,4 +1,4 @@
-"""Inserting what may be there already, in the words of either database."""
+"""Insert rows that may exist, in the dialect of either database."""
 
 from __future__ import annotations
 

@@ -49,13 +49,13 @@ class Result:
     engine: float
     plain: float
     streaming: float
-    """As many as the weights can be read a second, times the rows that share a reading.
+    """How often the weights can be read per second, times the rows that share a reading.
 
     Scoring knows what comes next and goes layer by layer: a layer's recurrent weights
     are read again and again from the nearest cache, the others once for many symbols.
     """
     arithmetic: float
-    """As many as there are multiplications and additions for in a second."""
+    """How many the multiplications and additions of one second allow."""
 
     @property
     def times_plain(self) -> float:
@@ -78,7 +78,7 @@ class _Network:
 
 
 class _Count:
-    """Counts characters; keeps nothing."""
+    """A sink that counts characters and keeps nothing."""
 
     def __init__(self) -> None:
         self.characters = 0
@@ -87,7 +87,7 @@ class _Count:
         self.characters += len(piece.ids) + len(piece.read_logprobs)
 
     def fail(self, error: Exception) -> None:
-        """Cancelling is how a measurement ends."""
+        """A measurement ends by cancelling."""
 
 
 def measure(

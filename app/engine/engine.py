@@ -1,6 +1,6 @@
 """Many texts, one thread: continuous batching over recurrent states.
 
-**The central invariant: the same text whoever else is served.** Prompt,
+**The central invariant: the same text whatever else is served.** Prompt,
 parameters and seed decide a sequence's symbols and logprobs bit for bit,
 whatever the other rows, the order of arrival, the size of chunks, cache hits or
 misses. It holds because the decoder gives a row the same bits in any company,
@@ -39,12 +39,12 @@ from .submission import Admitted, Network, Sink, Submission
 logger = logging.getLogger(__name__)
 
 TICK_SECONDS = 0.006
-"""How long a tick should take; a new text waits about so long for its turn."""
+"""Seconds that a tick should take; a new text waits about as long for its turn."""
 
 _FIRST_TICK_SECONDS = 0.0005
 _FIRST_TICK_SEQUENCES = 4
 _FIRST_TICK_SYMBOLS = 8192
-"""The first tick is done by whoever submits if the request is no larger: an event loop waits."""
+"""The caller does the first tick of a request of at most this size: an event loop waits for it."""
 
 
 class Engine:
@@ -70,7 +70,7 @@ class Engine:
         self._forgotten: list[Hashable] = []
         self._bridges: WeakKeyDictionary[asyncio.AbstractEventLoop, Bridge] = WeakKeyDictionary()
         self._wake = threading.Condition()
-        self._ticking = threading.Lock()  # one tick at a time, whoever does it
+        self._ticking = threading.Lock()  # one tick at a time, in any thread
         self._thread: threading.Thread | None = None
         self._draining = self._stopping = False
         self.metrics.watch(self)
@@ -108,10 +108,10 @@ class Engine:
     def submit_to(
         self, sink: Sink, request: Request, network: Network, *, wake: bool = True
     ) -> Callable[[], None]:
-        """Serve a request into any sink; what is returned cancels it.
+        """Serve a request into any sink; returns a function that cancels it.
 
-        Without ``wake`` the engine's thread may go on sleeping, because the
-        caller will see to the first tick.
+        Without ``wake`` the engine's thread may stay asleep, because the caller does the
+        first tick.
         """
         now = self._clock()
         timeout = request.timeout_seconds
@@ -155,7 +155,7 @@ class Engine:
         self._thread.start()
 
     def close(self, drain_seconds: float = 0.0) -> None:
-        """Take nothing more, let what runs finish for so long, end the rest with Overloaded."""
+        """Refuse new requests; end those that do not finish in time with Overloaded."""
         with self._wake:
             self._draining = True
             self._wake.wait_for(lambda: not self._open or not self._thread, drain_seconds)
@@ -170,7 +170,7 @@ class Engine:
             self._flush()
 
     def check(self, symbols: int) -> None:
-        """Whether a request of so many symbols would be taken now.
+        """Check that a request of so many symbols can be admitted now.
 
         Raises Overloaded or TooLarge.
         """
@@ -253,7 +253,7 @@ class Engine:
     def _safe_tick(self, seconds: float) -> bool:
         try:
             return self.tick(seconds)
-        except Exception as error:  # ours; whoever comes next is served
+        except Exception as error:  # ours; the next requests are served
             logger.exception("a tick failed")
             self._end_all(error)
             self._flush()
@@ -262,7 +262,7 @@ class Engine:
     def _turn(self, lane: Lane, seconds: float) -> int:
         try:
             return lane.turn(seconds, self._emit, self._flush)
-        except Exception as error:  # ours, whatever it is: the others go on
+        except Exception as error:  # ours: the other requests go on
             logger.exception("a turn of %s failed", lane.network.key)
             for admitted in list(lane.running):
                 self._end(admitted.submission, error)
@@ -286,7 +286,7 @@ class Engine:
         return True
 
     def _admit(self, until: float) -> None:
-        """Give free rows to who waits; long prompts cost time here, so the rest may wait a tick."""
+        """Give free rows to waiting requests; after long prompts the rest wait a tick."""
         while admitted := self._next():
             try:
                 self._lane(admitted.submission.network).admit(admitted)
@@ -329,7 +329,7 @@ class Engine:
                     self._open.pop(submission, None)
 
     def _end(self, submission: Submission, error: Exception | None) -> None:
-        """Give a request up: free its rows, tell its reader why (unless that one left)."""
+        """Abandon a request: free its rows and report the error to its reader, if any."""
         with self._wake:
             if self._open.pop(submission, self) is self:
                 return
@@ -338,7 +338,7 @@ class Engine:
             if lane is not None:
                 self._scheduler.running -= lane.drop_all(submission)
         self.metrics.gave_up(error)
-        submission.sink.fail(error or Abandoned("the request was given up by its reader."))
+        submission.sink.fail(error or Abandoned("the reader abandoned the request."))
 
     def _end_all(self, error: Exception) -> None:
         for submission in list(self._open):

@@ -21,9 +21,8 @@ _REPEATS: Final = 7
 
 
 def best_seconds(work: Callable[[], object], least_seconds: float = 0.02) -> float:
-    """The shortest time of one call, over several rounds of many calls.
-
-    Machines are shared: the shortest time is the one that was disturbed least.
+    """The shortest time of one call, over several rounds of many calls. Machines are
+    shared; the shortest time was disturbed least.
     """
     work()
     calls, best = 1, float("inf")
@@ -41,7 +40,7 @@ def best_seconds(work: Callable[[], object], least_seconds: float = 0.02) -> flo
 
 
 def streaming_seconds(size: int) -> float:
-    """The time to read ``size`` bytes that were read a moment before."""
+    """The time to read ``size`` bytes again that were just read."""
     words = np.arange(max(64, -(-size // 512) * 64), dtype=np.int64)
     return best_seconds(lambda: read_vectors(words))
 

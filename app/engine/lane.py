@@ -27,7 +27,7 @@ from .step_times import StepTimes
 from .submission import Admitted, Network, Submission
 
 STRIDE: Final = 256
-"""Along long prompts a state is kept after every so many symbols."""
+"""Symbols between the states that are kept along a long prompt."""
 
 _PROMPT_SHARE: Final = 0.75
 _SCORE_SHARE: Final = 0.5
@@ -89,7 +89,7 @@ class Lane:
         """Advance for about ``seconds``; how many symbols were read.
 
         Where there are both, prompts get three quarters of the time and scored records
-        half of it; drawing has the rest. ``flush`` is called when what was given to
+        half of it; drawing gets the rest. ``flush`` is called when what was given to
         ``emit`` should not wait.
         """
         behind = {e.sequence.request.scored for e in self.running if e.sequence.reading}
@@ -98,7 +98,7 @@ class Lane:
         return advanced + self._write(seconds * (1 - share), emit, flush)
 
     def drop(self, admitted: Admitted) -> None:
-        """Free the row of a sequence that ended or was given up."""
+        """Free the row of a sequence that ended or was abandoned."""
         self.running.remove(admitted)
         self._free.append(admitted.sequence.slot)
         self._prefixes.pop(admitted.sequence.slot, None)
@@ -182,7 +182,7 @@ class Lane:
             read_ranks=ranks.tolist(),
             read_tops=_tops(top_ids, top_logprobs, sequence.request.top),
         )
-        if group.indices:  # others will need the same
+        if group.indices:  # other requests will need the same
             group.read = group.read or Piece(sequence.index)
             group.read.join(piece)
         emit(admitted, piece)
@@ -242,7 +242,7 @@ class Lane:
         return sum(counts)
 
     def _open(self, admitted: Admitted, emit: Emit) -> None:
-        """A sequence has caught up: say so once, and end it if nothing is to be written."""
+        """Report once that a sequence has caught up, and end it if nothing is to be written."""
         sequence, group = admitted.sequence, admitted.group
         if sequence.opened:
             return
@@ -304,7 +304,7 @@ class Lane:
 def _tops(
     ids_TN: NDArray[np.int32], logprobs_TN: NDArray[np.float64], count: int
 ) -> list[list[tuple[int, float]]]:
-    """The ``count`` likeliest of every place; empty when none are wanted."""
+    """The ``count`` likeliest symbols at each position; empty for ``count`` 0."""
     if not count:
         return []
     return [

@@ -21,11 +21,11 @@ _SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2
 
 
 class Figures(Protocol):
-    """What is read from an engine whenever figures are asked for."""
+    """What metrics read from an engine when they are scraped."""
 
     @property
     def rows(self) -> int:
-        """Rows that there may be."""
+        """The most rows."""
 
     @property
     def running(self) -> int:
@@ -33,7 +33,7 @@ class Figures(Protocol):
 
     @property
     def waiting(self) -> int:
-        """Requests at the door."""
+        """Requests that wait."""
 
     @property
     def state_bytes(self) -> int:
@@ -60,8 +60,8 @@ class Metrics:
         self.registry = registry
         name = _NAME
         self.running = Gauge(name + "rows_running", "Rows in use.", registry=registry)
-        self.rows = Gauge(name + "rows", "Rows that there may be.", registry=registry)
-        self.waiting = Gauge(name + "requests_waiting", "Requests at the door.", registry=registry)
+        self.rows = Gauge(name + "rows", "The most rows.", registry=registry)
+        self.waiting = Gauge(name + "requests_waiting", "Requests that wait.", registry=registry)
         self.symbols = Counter(name + "symbols", "Symbols read or drawn.", registry=registry)
         self.finished = Counter(
             name + "sequences_finished", "By finish reason.", ["reason"], registry=registry
@@ -89,7 +89,7 @@ class Metrics:
         self.model_bytes = Gauge(name + "model_bytes", "Loaded models.", registry=registry)
 
     def watch(self, figures: Figures) -> None:
-        """Read these whenever figures are asked for, so that an idle engine shows zero."""
+        """Read these when scraped, so that an idle engine shows zero."""
         self.rows.set(figures.rows)
         self.running.set_function(lambda: figures.running)
         self.waiting.set_function(lambda: figures.waiting)
@@ -98,16 +98,16 @@ class Metrics:
         self.registry.register(_Lookups(figures))
 
     def watch_models(self, loaded_bytes: Callable[[], int]) -> None:
-        """Ask ``loaded_bytes`` whenever figures are asked for."""
+        """Call ``loaded_bytes`` when scraped."""
         self.model_bytes.set_function(loaded_bytes)
 
     def ticked(self, seconds: float, symbols: int) -> None:
-        """A tick took so long and advanced so many symbols."""
+        """Count a tick, its seconds and its symbols."""
         self.tick.observe(seconds)
         self.symbols.inc(symbols)
 
     def emitted(self, submission: Submission, piece: Piece, now: float) -> None:
-        """A piece goes out."""
+        """Count a piece that is sent."""
         if piece.ids:
             if not submission.spoke:
                 submission.spoke = True
@@ -120,7 +120,7 @@ class Metrics:
             self.finished.labels(piece.finish.value).inc()
 
     def gave_up(self, error: Exception | None) -> None:
-        """A request ended early; no error means that its reader left."""
+        """Count a request that ended early; no error means that its reader left."""
         why = "cancelled" if error is None else getattr(error, "code", "error")
         self.ended.labels(why).inc()
 

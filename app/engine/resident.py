@@ -1,7 +1,7 @@
 """Which models are in memory: loaded once, counted while used, dropped by bytes.
 
 ``acquire`` gives a hold on a loaded model; the model stays as long as it is
-held, and afterwards until its memory is wanted, least recently used first.
+held, and afterwards until its memory is needed, least recently used first.
 Many callers asking for the same model wait for one loading. A model that is in
 use is never dropped: if there is no room beside those, the answer is Overloaded.
 
@@ -28,7 +28,7 @@ from ..store.artifact import Artifact
 from ..store.card import Card
 
 _NAME_SECONDS: Final = 1.0
-"""How long a name's meaning is believed: aliases move, versions are published elsewhere."""
+"""Seconds for which a resolved name is cached: aliases move, other servers publish versions."""
 
 _NAMES_KEPT: Final = 1024
 
@@ -77,13 +77,13 @@ class Loaded:
         """Pack an artifact in the precision its card says it is served in."""
         card = artifact.card
         decoder = Decoder.from_network(artifact.network(), card.serving_precision)
-        decoder.warm_up()  # here, where only those wait who want this model
+        decoder.warm_up()  # here, where only requests for this model wait
         key = (card.weights_sha256, card.serving_precision)
         return cls(key, decoder, artifact.vocabulary, card, artifact.calibration)
 
 
 def compile_ahead(precisions: Iterable[Precision]) -> None:
-    """Have inference in these precisions compiled, whatever models come.
+    """Compile inference in these number formats before the first model needs it.
 
     The first time on a machine this takes seconds, which no request should wait.
     """
@@ -122,7 +122,7 @@ class Hold(Generic[V]):
         return self.network.calibration
 
     def release(self) -> None:
-        """Give it back; a second time does nothing."""
+        """Release it; a second call does nothing."""
         release, self._release = self._release, None
         if release is not None:
             release()
@@ -140,7 +140,7 @@ class Hold(Generic[V]):
 
 
 class Resident(Generic[V]):
-    """Loaded models within ``limit_bytes``; ``on_unload`` hears the key of each one dropped."""
+    """Loaded models within ``limit_bytes``; ``on_unload`` gets the key of each dropped one."""
 
     def __init__(
         self,
@@ -160,12 +160,12 @@ class Resident(Generic[V]):
         self.bytes = 0
 
     def forget_names(self) -> None:
-        """Aliases or versions have changed: ask the source again."""
+        """Forget resolved names: aliases or versions have changed."""
         with self._lock:
             self._names.clear()
 
     def try_acquire(self, name: str) -> Hold[V] | None:
-        """A hold without waiting: only if the name was asked for just now and is loaded."""
+        """A hold without waiting; None unless the name was resolved just now and is loaded."""
         with self._lock:
             known = self._names.get(name)
             if known is None or self._clock() - known[0] > _NAME_SECONDS:
@@ -188,7 +188,7 @@ class Resident(Generic[V]):
             while len(self._names) > _NAMES_KEPT:
                 self._names.popitem(last=False)
             place = self._places.setdefault(version.sha256, _Place())
-            place.users += 1  # so that it is not dropped before it is there
+            place.users += 1  # so that it is not dropped while it loads
         try:
             with place.lock:
                 if place.loaded is None:
@@ -232,7 +232,7 @@ class Resident(Generic[V]):
     def _make_room(self, needed: int, counted: int) -> None:
         """Drop idle models until a model of ``needed`` bytes fits, and count them.
 
-        ``counted`` of them are counted already.
+        ``counted`` of these bytes are counted already.
         """
         wanted = needed - counted
         if needed > self._limit:

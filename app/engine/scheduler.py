@@ -1,4 +1,4 @@
-"""Who runs next: a bounded waiting room, free rows, and turns shared by time.
+"""Decide what runs next: a bounded queue, free rows, and turns shared by time.
 
 Plain Python, no torch, no numpy. Requests take turns at the door, a sequence
 each, so that one with a thousand records does not keep the others out. Models
@@ -23,7 +23,7 @@ _MOST_RETRY_SECONDS: Final = 60.0
 
 
 class Waiting(Protocol):
-    """A request at the door: sequences that can be admitted one after another."""
+    """A waiting request: sequences that can be admitted one by one."""
 
     @property
     def symbols(self) -> int: ...
@@ -83,12 +83,12 @@ class Scheduler:
             )
 
     def enter(self, request: Waiting) -> None:
-        """Let a request wait that has passed ``check``."""
+        """Queue a request that has passed ``check``."""
         self._door.append(request)
         self.waiting_symbols += request.symbols
 
     def retry_after(self) -> float:
-        """Seconds until half of what waits should have been served."""
+        """Seconds until half of the queue should have been served."""
         rate = self._symbols_a_second
         seconds = self.waiting_symbols / rate / 2 if rate else _LEAST_RETRY_SECONDS
         return min(max(seconds, _LEAST_RETRY_SECONDS), _MOST_RETRY_SECONDS)
@@ -105,7 +105,7 @@ class Scheduler:
         return None
 
     def leave(self, request: Waiting) -> None:
-        """The request has nothing more to admit, or was given up."""
+        """The request has nothing more to admit, or was abandoned."""
         if request in self._door:
             self._door.remove(request)
             self.waiting_symbols -= request.symbols
@@ -119,7 +119,7 @@ class Scheduler:
         return min(names, key=lambda name: self._used[name])
 
     def used(self, name: Hashable, seconds: float, symbols: int) -> None:
-        """A turn took so long and advanced so many symbols."""
+        """Record the seconds and symbols of a turn."""
         self._used[name] += seconds
         if symbols and seconds > 0:
             rate, before = symbols / seconds, self._symbols_a_second

@@ -1,4 +1,4 @@
-"""What a client asks of the engine, and one text on its way through it.
+"""A client's request to the engine, and one text while it is served.
 
 A ``Request`` is one call: prompts of ids, how many choices each, how to draw and
 when to stop. The engine makes a ``Sequence`` for every choice. A sequence knows
@@ -23,7 +23,7 @@ from ..charlm.sampling import Sampling
 from ..charlm.vocabulary import BOUNDARY, Ids
 
 MOST_SYMBOLS: Final = 100_000
-"""The longest text that may be asked for."""
+"""The most symbols of a text."""
 
 MOST_CHOICES: Final = 128
 """The most choices of one prompt."""
@@ -52,7 +52,7 @@ class StopRule:
         return bool(self._stops)
 
     def end(self, written: Listed[int], new_from: int, until: int) -> int | None:
-        """Where the text ends if one of the symbols new_from … until − 1 completes a stop."""
+        """The text's end if one of the symbols new_from … until − 1 completes a stop."""
         first = max(0, new_from - self._longest + 1)
         tail = _as_text(written[first:until])
         found: tuple[int, int] | None = None
@@ -178,9 +178,9 @@ class Sequence:
         self.slot = -1
         self.row: Row | None = None
         self.ended: int | None = None
-        """How many written symbols are the finished text."""
+        """How many written symbols belong to the finished text."""
         self.opened = False
-        """Whether it was noticed that the prompt has been read."""
+        """Whether it was reported that the prompt has been read."""
         self.goal = len(prompt) if request.closed else len(prompt) - 1
         """How many symbols are read before the first is drawn (or the score is complete)."""
 

@@ -24,7 +24,7 @@ _OVERHEAD: Final = 512
 """Bytes counted for an entry's key and bookkeeping beside its state."""
 
 _SLOTS: Final = 1 << 20
-"""Counters a half of a name: two entries rarely share both, and a lookup skips the rest."""
+"""Counters for each half of a name: entries rarely share both, so lookups skip most lengths."""
 
 _GOLDEN: Final = np.uint64(0x9E3779B97F4A7C15)
 _MIX1: Final = np.uint64(0xBF58476D1CE4E5B9)

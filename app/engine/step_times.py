@@ -1,4 +1,4 @@
-"""How many steps fit into a slice of time, learnt from the steps before.
+"""How many steps fit into a slice of time, estimated from earlier steps.
 
 Plain Python. A step of B rows costs about the same as the last one of nearly
 as many rows; rows are counted in powers of two.
@@ -15,22 +15,22 @@ _MOST_SLOWER: Final = 3.0
 
 
 class StepTimes:
-    """Seconds a step by number of rows, as a moving mean."""
+    """Seconds per step by number of rows, as a moving mean."""
 
     def __init__(self) -> None:
         self._seconds: dict[int, float] = {}
 
     def steps(self, rows: int, seconds: float) -> int:
-        """At least 1: about as many steps of ``rows`` rows as fit into ``seconds``."""
+        """About as many steps of ``rows`` rows as fit into ``seconds``; at least 1."""
         return max(1, round(seconds / self._expected(rows)))
 
     def record(self, rows: int, steps: int, seconds: float) -> None:
-        """``steps`` steps of ``rows`` rows took ``seconds``."""
+        """Record that ``steps`` steps of ``rows`` rows took ``seconds``."""
         size, cost = rows.bit_length(), seconds / steps
         before = self._seconds.get(size)
         if steps == 1 and before is not None and cost > before:
-            return  # mostly what a call costs by itself
-        # A thread that was put aside in the middle looks slow once: that is believed little.
+            return  # mostly the cost of the call
+        # A thread that was preempted looks slow once: one such value counts little.
         kept = 0.0 if before is None else _MEMORY
         known = before or cost
         self._seconds[size] = kept * known + (1 - kept) * min(cost, _MOST_SLOWER * known)

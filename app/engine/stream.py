@@ -1,9 +1,9 @@
-"""From the engine's thread to whoever waits: pieces that merge, never a queue.
+"""From the engine's thread to the waiting reader: pieces that merge, never a queue.
 
-A stream holds at most one piece a sequence: what arrives before the reader
-comes back is joined to what is there. A slow reader gets bigger pieces and
-holds up nobody. ``AsyncStream`` is for an event loop, woken by one call a tick
-however many streams have news; ``BlockingStream`` is for threads.
+A stream holds at most one piece a sequence: what arrives before the reader returns is
+joined to it. A slow reader gets bigger pieces and delays no other. ``AsyncStream`` is for
+an event loop, woken by one call a tick however many streams have news; ``BlockingStream``
+is for threads.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class _Pending:
         return self._left == 0 or self._error is not None
 
     def take(self) -> tuple[list[Piece], bool]:
-        """What has arrived, and whether that was all. Raises the stream's error."""
+        """The pieces so far, and whether they are all. Raises the stream's error."""
         with self._lock:
             pieces, self._pieces = list(self._pieces.values()), {}
             if not pieces and self._error is not None:
@@ -80,7 +80,7 @@ class Bridge:
             self._woken.add(event)
 
     def flush(self) -> None:
-        """From whoever does the tick, once a tick."""
+        """Called once a tick by the thread that does it."""
         if threading.get_ident() == self._thread:
             self._wake()
             return
@@ -90,7 +90,7 @@ class Bridge:
             self._called = True
         try:
             self._loop.call_soon_threadsafe(self._wake)
-        except RuntimeError:  # the loop is closed: nobody is left to be told
+        except RuntimeError:  # the loop is closed: no reader is left
             with self._lock:
                 self._woken.clear()
                 self._called = False
@@ -132,7 +132,7 @@ class AsyncStream:
 
         Between two lists at least ``gap_seconds`` pass, except before the last; more
         when many streams are being read, or the loop would do nothing but send.
-        Leaving early, by whatever way, cancels. Raises what the engine raised.
+        Leaving early cancels. Raises what the engine raised.
         """
         loop = asyncio.get_running_loop()
         done, not_before = False, 0.0
@@ -148,7 +148,7 @@ class AsyncStream:
                 self._event.clear()
                 pieces, done = self._pending.take()
                 if self._pending.complete:
-                    self._event.set()  # an error behind these pieces will not be told again
+                    self._event.set()  # an error after these pieces will not be reported again
                 crowd = self._bridge.readers * _READER_SECONDS
                 not_before = loop.time() + max(gap_seconds, crowd)
                 if pieces:

@@ -1,7 +1,7 @@
-"""How an attempt ends, whoever ends it: its runner, or a dispatcher that found it gone.
+"""The end of an attempt, by its runner or by a dispatcher that found it gone.
 
 Takes a session in which the job's row is locked; moves the job on, closes the
-attempt and says so in an event. Knows no reasons of its own.
+attempt and says so in an event. The caller gives the reason.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _LONGEST_DOUBLING: Final = 6
 
 @dataclass(frozen=True)
 class Ending:
-    """Where the job goes, and why; ``code`` and ``message`` become its error if it fails."""
+    """The job's next state and why; ``code`` and ``message`` become its error if it fails."""
 
     state: JobState
     message: str
@@ -34,7 +34,7 @@ class Ending:
 
 
 def end_attempt_as(session: Session, claim: Claim, state: JobState) -> None:
-    """End a job that is pausing or cancelling as what was wanted of it."""
+    """Pause or cancel a job that is pausing or cancelling."""
     after = LOST[state]
     end_attempt(session, claim, Ending(after, f"The job is {after}.", outcome=after))
 
@@ -47,43 +47,27 @@ def end_attempt(
     retry_ms: int | None = None,
     model_version: str | None = None,
 ) -> JobState:
-    """Move the job on and close the attempt; the state it is in now.
+    """Move the job on and close the attempt; returns the new state.
 
-    Back to the queue is for as long as attempts are left: each waits
-    ``retry_ms``, doubled with every attempt since the last checkpoint. None
-    gives the attempt back, uncounted. A job that was to be paused or cancelled
-    is so now, whatever ended the attempt.
+    A job goes back to the queue while attempts are left: each waits ``retry_ms``,
+    doubled with every attempt since the last checkpoint. None gives the attempt
+    back, uncounted. A job that was to be paused or cancelled is so now, however
+    the attempt ended.
     """
     job = session.execute(select(JobRow).where(JobRow.id == claim.job_id)).scalar_one()
-    after, level = ending.state, _level(ending.state)
-    if after == JobState.QUEUED:
-        after = LOST[JobState(job.state)]
-        if after == JobState.QUEUED and retry_ms is not None:
-            level = "warning"
-            if job.attempts_used >= job.max_attempts:
-                after, level = JobState.FAILED, "error"
-    elif after == JobState.FAILED and job.state == JobState.CANCELLING:
-        after, level = JobState.CANCELLED, "info"
+    after, level = _moved_on(job, ending.state, counted=retry_ms is not None)
     now = now_milliseconds()
     values: dict[str, Any] = {"state": after, "lease_owner": None, "lease_expires_at": None}
     if after == JobState.FAILED:
         values |= {"error_code": ending.code or "failed", "error": ending.message}
     if after == JobState.QUEUED:
-        used = job.attempts_used
-        wait = 0 if retry_ms is None else retry_ms << min(max(0, used - 1), _LONGEST_DOUBLING)
-        values |= {"not_before": now + wait}
-        if retry_ms is None:
-            values |= {"attempts_used": max(0, used - 1)}
+        values |= _queued_again(job, retry_ms)
     if after in FINAL:
         values |= {"finished_at": now}
     if model_version is not None:
         values |= {"model_version": model_version}
     session.execute(update(JobRow).where(JobRow.id == claim.job_id).values(**values))
-    session.execute(
-        update(AttemptRow)
-        .where(AttemptRow.job_id == claim.job_id, AttemptRow.number == claim.number)
-        .values(ended_at=now, outcome=ending.outcome, exit_code=ending.exit_code)
-    )
+    _close(session, claim, ending)
     add_event(
         session,
         claim.job_id,
@@ -96,5 +80,29 @@ def end_attempt(
     return after
 
 
-def _level(state: JobState) -> Level:
-    return "error" if state == JobState.FAILED else "info"
+def _moved_on(job: JobRow, wanted: JobState, *, counted: bool) -> tuple[JobState, Level]:
+    """The next state of a job whose attempt ends, and the level of the event."""
+    after = LOST[JobState(job.state)] if wanted == JobState.QUEUED else wanted
+    if after == JobState.FAILED and job.state == JobState.CANCELLING:
+        return JobState.CANCELLED, "info"
+    if wanted == JobState.QUEUED == after and counted:
+        if job.attempts_used < job.max_attempts:
+            return JobState.QUEUED, "warning"
+        after = JobState.FAILED
+    return after, "error" if after == JobState.FAILED else "info"
+
+
+def _queued_again(job: JobRow, retry_ms: int | None) -> dict[str, Any]:
+    """When a job is due again; without ``retry_ms`` at once, its attempt given back."""
+    if retry_ms is None:
+        return {"not_before": now_milliseconds(), "attempts_used": max(0, job.attempts_used - 1)}
+    doublings = min(max(0, job.attempts_used - 1), _LONGEST_DOUBLING)
+    return {"not_before": now_milliseconds() + (retry_ms << doublings)}
+
+
+def _close(session: Session, claim: Claim, ending: Ending) -> None:
+    session.execute(
+        update(AttemptRow)
+        .where(AttemptRow.job_id == claim.job_id, AttemptRow.number == claim.number)
+        .values(ended_at=now_milliseconds(), outcome=ending.outcome, exit_code=ending.exit_code)
+    )

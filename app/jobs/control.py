@@ -1,7 +1,7 @@
-"""Jobs looked at and steered, as the web and the command line see them.
+"""Show and control jobs, for the web and the command line.
 
 Every method blocks (call it from a worker thread), is safe to share between
-threads, and gives frozen values. Ids are bare ULIDs. Nothing here plans or runs a
+threads, and returns frozen values. Ids are bare ULIDs. Nothing here plans or runs a
 job: see ``jobs`` for submitting, ``dispatcher`` and ``app.runner`` for running.
 """
 
@@ -21,7 +21,7 @@ from .values import CheckpointInfo, Event, Job, Order, Page, Run, Series
 
 
 class JobControl:
-    """Look at training jobs and their runs, pause, resume, cancel and delete them.
+    """Show training jobs and their runs; pause, resume, cancel and delete them.
 
     ``on_change`` is called when a dispatcher may have something to do.
     """
@@ -40,7 +40,7 @@ class JobControl:
         self._on_change = on_change or (lambda: None)
 
     def get(self, job_id: str) -> Job:
-        """One job as it stands; raises NotFound (job_not_found)."""
+        """One job; raises NotFound (job_not_found)."""
         with self._database.session(read_only=True) as session:
             return read_job(session, job_id)
 
@@ -71,12 +71,12 @@ class JobControl:
         return self._changed(job_id)
 
     def resume(self, job_id: str) -> Job:
-        """Go on where the job was paused, idempotently; raises NotFound, Conflict (job_state)."""
+        """Resume a paused job, idempotently; raises NotFound, Conflict (job_state)."""
         self._queue.resume(job_id)
         return self._changed(job_id)
 
     def delete(self, job_id: str) -> None:
-        """Remove a final job with its run, events, metrics and checkpoints; the model stays.
+        """Delete a final job with its run, events, metrics and checkpoints; the model stays.
 
         Raises NotFound, and Conflict while the job is not final.
         """
@@ -84,7 +84,7 @@ class JobControl:
             self._checkpoints.delete(key)
 
     def events(self, job_id: str, *, after: int = 0, limit: int = 100) -> Sequence[Event]:
-        """What happened to a job after the event with that id, in order; raises NotFound."""
+        """The events of a job after the event with that id, in order; raises NotFound."""
         with self._database.session(read_only=True) as session:
             read_job(session, job_id)
             return read_events(session, job_id, after, limit)
@@ -109,7 +109,7 @@ class JobControl:
     def metrics(
         self, run_id: str, names: Sequence[str] | None = None, max_points: int = 1000
     ) -> Sequence[Series]:
-        """The curves of a run, or those named; raises NotFound."""
+        """All curves of a run, or those named; raises NotFound."""
         with self._database.session(read_only=True) as session:
             read_run(session, run_id)
             return read_series(session, run_id, names, max_points)

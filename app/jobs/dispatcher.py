@@ -1,9 +1,9 @@
-"""Keeps jobs running: claims them, starts runners, takes back what was lost.
+"""Keep jobs running: claim them, start runners, take back jobs whose runner is gone.
 
-A thread in the server that looks once a second. It may be killed at any moment,
-and there may be several on one database: everything it knows is in the tables,
-every act is guarded there, and a runner that outlives its dispatcher is found
-again by its reference. Nothing that goes wrong in a round ends the thread.
+A thread in the server that checks once a second. It may be killed at any moment,
+and there may be several on one database: all its state is in the tables, every change is
+guarded there, and a runner that outlives its dispatcher is found
+again by its reference. No error in a round ends the thread.
 """
 
 from __future__ import annotations
@@ -57,23 +57,23 @@ class Dispatcher:
         # When an attempt was first seen so, by our own clock: the database may have been away.
         self._asked_at: dict[Claim, float] = {}  # asked to stop
         self._late_at: dict[Claim, float] = {}  # with its lease over
-        self._placed: dict[Claim, str] = {}  # where runners were at the last look
-        self._ended_hung: set[Claim] = set()  # stood still, so we ended them
+        self._placed: dict[Claim, str] = {}  # references at the last check
+        self._ended_hung: set[Claim] = set()  # made no progress, so we ended them
         self._tidied_at = -float("inf")
         self._woken = threading.Event()
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._run, name="dispatcher", daemon=True)
 
     def start(self) -> None:
-        """Begin to look after jobs."""
+        """Start the thread."""
         self._thread.start()
 
     def wake(self) -> None:
-        """Look now: there may be something to do."""
+        """Check now: there may be something to do."""
         self._woken.set()
 
     def close(self) -> None:
-        """Stop looking. Runners go on; the next dispatcher finds them."""
+        """Stop the thread. Runners go on; the next dispatcher finds them."""
         self._closed.set()
         self._woken.set()
         if self._thread.is_alive():
@@ -87,13 +87,13 @@ class Dispatcher:
             except CharloomError as error:
                 _log.warning("jobs wait: %s", error.message)
                 self._end_hung()
-            except Exception:  # noqa: BLE001 (jobs must not stand still for our mistake)
+            except Exception:  # noqa: BLE001 (our mistake must not stop every job)
                 _log.exception("a round of the dispatcher failed")
             self._woken.wait(self._round_seconds)
             self._woken.clear()
 
     def round(self) -> None:
-        """One look at everything: first what was lost, then what is due."""
+        """Check everything once: first lost attempts, then jobs that are due."""
         busy = 0
         active = self._door.active()
         self._placed = {each.claim: each.reference for each in active if each.reference}
@@ -115,7 +115,7 @@ class Dispatcher:
             self._retention.apply()
 
     def _end_hung(self) -> None:
-        """End a runner that stands still while the database does not answer.
+        """End a runner that makes no progress while the database does not answer.
 
         Stopped in the middle of a write, it holds a SQLite file for everyone,
         and no row can tell us so.
@@ -145,7 +145,7 @@ class Dispatcher:
         return True
 
     def _reference(self, attempt: ActiveAttempt) -> str | None:
-        """Where an attempt of our executor runs, also if nobody came to store it."""
+        """The reference of an attempt of our executor, also if it was never stored."""
         if attempt.reference is None and attempt.executor == self._executor.name:
             found = self._executor.find(attempt.claim)
             if found is not None:
@@ -154,7 +154,7 @@ class Dispatcher:
         return attempt.reference
 
     def _looked_after(self, attempt: ActiveAttempt) -> bool:
-        """Take back what is lost, stop what should end; whether it takes one of our slots."""
+        """Take a lost attempt back, stop one that should end; whether it uses one of our slots."""
         reference = self._reference(attempt)
         if reference is None:
             # Claimed, but no runner is known: its dispatcher is about to start it, or died.
@@ -175,10 +175,10 @@ class Dispatcher:
             self._door.lose(attempt.claim, reason)
 
     def _silent(self, attempt: ActiveAttempt, seconds: float) -> bool:
-        """Whether the lease is over, and we have watched it be so for some time.
+        """Whether the lease has been over for a while by our own clock.
 
-        After the database was away every lease is over; runners that are well
-        renew theirs as soon as they can.
+        After the database was away every lease is over; healthy runners renew theirs as
+        soon as they can.
         """
         if attempt.late <= 0:
             return False
@@ -212,7 +212,7 @@ class Dispatcher:
             self._door.fail(claim, "stalled", message)
             self._executor.stop(reference, force=True)
         elif self._silent(attempt, times.lease):
-            # Alive, but not even its heart beats: stopped, or hanging in the system.
+            # Alive, but without a heartbeat: suspended, or blocked in the system.
             self._end_standing(claim, reference)
         elif attempt.state in _STOPPING:
             asked = self._asked_at.setdefault(claim, time.monotonic())

@@ -1,7 +1,7 @@
-"""A dispatcher's door to the database: where a runner is, and that one is gone.
+"""A dispatcher's door to the database: references of runners, and runners that are gone.
 
 Takes a database and a ``Claim``; every method is one transaction guarded by
-the claim's token, so that of two dispatchers who notice the same, one acts.
+the claim's token, so that if two dispatchers notice the same, only one acts.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class DispatcherDoor:
         self._times = times
 
     def active(self) -> list[ActiveAttempt]:
-        """Every attempt that holds a job now, on whatever machine."""
+        """Every attempt that holds a job now, on any machine."""
         with self._database.session(read_only=True) as session:
             return read_active(session)
 
@@ -43,9 +43,9 @@ class DispatcherDoor:
     def lose(
         self, claim: Claim, reason: str, *, exit_code: int | None = None, last_words: str = ""
     ) -> JobState | None:
-        """Take a job back from an attempt that is gone; None if somebody else has done it.
+        """Take a job back from an attempt that is gone; None if another server has done it.
 
-        What was wanted of the job comes true: paused, cancelled, or queued
+        A request that waited takes effect: the job is paused, cancelled, or queued
         again while attempts are left.
         """
         message = reason

@@ -26,7 +26,7 @@ def add_event(
 ) -> None:
     """Append to a job's history.
 
-    Its row must be locked by this transaction (updated, or selected for update):
+    The job's row must be locked by this transaction (updated, or selected for update):
     then no reader who has seen one event can miss one before it.
     """
     session.execute(

@@ -1,7 +1,7 @@
-"""Requests that may be sent twice: what a client's key has made, for a day.
+"""Requests that may be sent twice: the job that a client's key made, for a day.
 
-Takes a session; the key and what it makes are kept in one transaction, so that
-of two equal requests at once one makes the job and the other finds it.
+Takes a session; the key and what it makes are kept in one transaction, so of two equal
+requests at once, one makes the job and the other finds it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _DAY: Final = 86_400_000
 
 
 def remembered(session: Session, key: str, spec_hash: str) -> str | None:
-    """The job that the key has made; raises Conflict if it was another one."""
+    """The job that the key made; raises Conflict if the request was a different one."""
     row = session.scalar(
         select(IdempotencyKeyRow).where(
             IdempotencyKeyRow.key == key, IdempotencyKeyRow.expires_at > now_milliseconds()
@@ -38,7 +38,7 @@ def remembered(session: Session, key: str, spec_hash: str) -> str | None:
 
 
 def remember(session: Session, key: str, spec_hash: str, job_id: str) -> str | None:
-    """Keep the key for a day; the job that it has made before, if it has."""
+    """Keep the key for a day; returns the job that it made before, if any."""
     session.execute(
         delete(IdempotencyKeyRow).where(IdempotencyKeyRow.expires_at <= now_milliseconds())
     )

@@ -1,7 +1,7 @@
-"""Jobs submitted: planned whole, held against the machine's memory, put into the queue.
+"""Submit jobs: plan them completely, check them against the machine's memory, queue them.
 
-Takes a database, the catalog and the machine's figures. What is left open in a
-specification is chosen here and never again: the runner trains what was planned.
+Takes a database, the catalog and the machine's figures. Values that a specification leaves
+open are chosen here and never again: the runner trains what was planned.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ from .values import Job
 
 
 class Jobs(JobControl):
-    """Submit training jobs, look at and steer them.
+    """Submit, show and control training jobs.
 
     ``memory_limit_bytes`` is what a job may use (None: four fifths of the
-    machine's); ``speed`` tells the machine's speed, in operations a second;
+    machine's); ``speed`` returns the machine's speed, in operations a second;
     ``on_change`` is called when a dispatcher may have something to do.
     """
 
@@ -64,7 +64,7 @@ class Jobs(JobControl):
 
         The same ``idempotency_key`` with the same spec gives the job that it
         made, for a day. Takes about a second the first time, to measure the
-        machine. Raises InvalidInput (a field, or memory that would not do),
+        machine. Raises InvalidInput (a field, or too little memory),
         NotFound (dataset, base_model), Conflict (key used for another spec).
         """
         digest = spec.digest()
@@ -83,7 +83,7 @@ class Jobs(JobControl):
         return self.get(job_id)
 
     def _planned(self, spec: JobSpec, digest: str) -> NewJob:
-        """The job with nothing left open, if it can be done at all."""
+        """The job with every value chosen; raises if it cannot be done."""
         dataset = self._datasets.get(spec.dataset_id)
         base = self._base(spec.base_model)
         wishes = spec.wishes
@@ -118,7 +118,7 @@ class Jobs(JobControl):
 
 
 def _reasons(plan: TrainingPlan) -> list[dict[str, object]]:
-    """Why what was chosen was chosen, as JSON; nothing of what was asked for."""
+    """The reason for each chosen value, as JSON; values that were asked for are left out."""
     return [
         {"fields": list(each.fields), "reason": each.reason}
         for each in plan.chosen

@@ -1,4 +1,4 @@
-"""The lease on a job: the check that stands before every write of its runner.
+"""The lease on a job: the check before every write of its runner.
 
 Takes a session and a ``Claim``. Renewing the lease by its token locks the
 job's row for the rest of the transaction: what follows is written while nobody
@@ -23,9 +23,9 @@ from .values import Claim
 def renew_lease(
     session: Session, claim: Claim, times: Times, states: frozenset[JobState] = LEASED
 ) -> Wish:
-    """Renew the lease and lock the job's row; what the user wants of the job.
+    """Renew the lease and lock the job's row; returns what the user wants of the job.
 
-    Raises LeaseLost if the job is another's by now, or over.
+    Raises LeaseLost if another process has the job, or it is over.
     """
     renewal = (
         update(JobRow)

@@ -24,7 +24,7 @@ MOST_BUCKETS: Final = 1000
 
 
 def insert_points(session: Session, run_id: str, attempt: int, points: Sequence[Point]) -> None:
-    """Write points; one that is there already is replaced."""
+    """Write points; replace those that exist."""
     if not points:
         return
     ids = _name_ids(session, {point.name for point in points})
@@ -69,7 +69,7 @@ def read_series(
 
 
 def _buckets(rows: Sequence[tuple[int, int, float, str]], most: int) -> tuple[Bucket, ...]:
-    """Neighbouring points together, so that there are at most ``most``; a spike survives."""
+    """Merge neighbouring points into at most ``most`` buckets; spikes survive."""
     steps = [row[0] for row in rows]
     times = [row[1] for row in rows]
     values = np.array([row[2] if row[3] == "finite" else np.nan for row in rows])
@@ -101,7 +101,7 @@ def _bucket(first: int, last: int, at: int, values: NDArray[np.float64]) -> Buck
 def _name_ids(session: Session, names: set[str]) -> dict[str, int]:
     query = select(MetricNameRow.name, MetricNameRow.id).where(MetricNameRow.name.in_(names))
     known = dict(session.execute(query).all())
-    # Sorted, so that two runs that both bring new names wait for each other in one order.
+    # Sorted, so that two runs with new names lock them in the same order.
     for name in sorted(names - set(known)):
         insert_or_leave(session, MetricNameRow, name=name)
     if len(known) < len(names):

@@ -1,4 +1,4 @@
-"""From a finished artifact to a model version, once, whatever crashes on the way.
+"""From a finished artifact to a model version, exactly once, also after a crash.
 
 The file is written first, under a reserved number; then one transaction makes
 it a version and the job succeeded. A crash before that transaction leaves a
@@ -45,5 +45,5 @@ def publish(
     if version.key != staged.key:
         registry.unstage(staged)
     while (left := adopt(database, models, staged.name, run_id)) is not None:
-        registry.unstage(left)  # of an attempt that was taken for dead and wrote meanwhile
+        registry.unstage(left)  # of an attempt that seemed dead but was writing
     return version

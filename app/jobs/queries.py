@@ -1,8 +1,7 @@
-"""Queries: what is told about jobs, runs, events and checkpoints.
+"""Queries about jobs, runs, events and checkpoints.
 
 Takes a session that may be read-only; gives frozen values. Lists are in order
-of ids, which is the order of time, so a page stays what it was while jobs are
-added.
+of ids, which is the order of time, so a page does not change while jobs are added.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ from .values import CheckpointInfo, Claim, Event, Job, JobError, JobProgress, Or
 
 @dataclass(frozen=True)
 class ActiveAttempt:
-    """An attempt that holds a job, as a dispatcher looks at it; times in milliseconds."""
+    """An attempt that holds a job, as a dispatcher sees it; times in milliseconds."""
 
     claim: Claim
     state: JobState
@@ -56,7 +55,7 @@ def list_jobs(
     limit: int = 20,
     order: Order = "desc",
 ) -> Page[Job]:
-    """Jobs in order of their making, newest first unless ``order`` says otherwise."""
+    """Jobs by time of creation, newest first unless ``order`` says otherwise."""
     query = _page(_jobs(), JobRow.id, after, limit, order)
     if state is not None:
         query = query.where(JobRow.state == state)
@@ -85,7 +84,7 @@ def list_runs(
     limit: int = 20,
     order: Order = "desc",
 ) -> Page[Run]:
-    """Runs in order of their making."""
+    """Runs by time of creation."""
     query = _page(_jobs(), RunRow.id, after, limit, order)
     if model is not None:
         if not is_name(model):

@@ -1,10 +1,10 @@
-"""The queue: jobs put in, claimed once each, and moved as users ask.
+"""The queue: add jobs, claim each once, and change their state as users ask.
 
 Takes a database; every method is one short transaction, the same on SQLite and
 PostgreSQL. The central invariant: a job's state changes only by an UPDATE that
 names the state before it, and what a runner may write hangs on ``lease_token``,
 which rises with every claim. What runners do with a claim is in
-``runner_door``; what is told about jobs, in ``queries``.
+``runner_door``; queries about jobs, in ``queries``.
 """
 
 from __future__ import annotations
@@ -55,14 +55,14 @@ class NewJob:
 
 
 class Queue:
-    """Jobs in a database; safe to share between threads, processes and servers."""
+    """The job queue in a database; safe to share between threads, processes and servers."""
 
     def __init__(self, database: Database, times: Times | None = None) -> None:
         self.database = database
         self.times = times or Times()
 
     def submit(self, job: NewJob, *, idempotency_key: str | None = None) -> str:
-        """Queue a job; its id. The same key with the same job gives the job it made.
+        """Queue a job; returns its id. The same key with the same job returns the job it made.
 
         Raises Conflict when the key has made another job.
         """
@@ -82,7 +82,7 @@ class Queue:
         return job_id
 
     def made_by(self, idempotency_key: str, spec_hash: str) -> str | None:
-        """The job that this key has made; raises Conflict if it was another one."""
+        """The job that this key made; raises Conflict if the request was a different one."""
         with self.database.session(read_only=True) as session:
             return remembered(session, idempotency_key, spec_hash)
 
@@ -126,7 +126,7 @@ class Queue:
             return claimed
 
     def is_due(self) -> bool:
-        """Whether a job waits that may be claimed now; takes no lock."""
+        """Whether a job can be claimed now; takes no lock."""
         query = select(JobRow.id).where(
             JobRow.state == JobState.QUEUED, JobRow.not_before <= now_milliseconds()
         )
@@ -134,7 +134,7 @@ class Queue:
             return session.scalar(query.limit(1)) is not None
 
     def cancel(self, job_id: str) -> None:
-        """See to it that the job ends as cancelled; nothing if it is so already.
+        """Cancel the job; does nothing if it is cancelled already.
 
         Raises NotFound, and Conflict once publishing has begun.
         """
@@ -149,7 +149,7 @@ class Queue:
         self._move(job_id, RESUME, Wish.RUN, "resume")
 
     def delete(self, job_id: str) -> list[str]:
-        """Remove a final job and all that hangs on it; the keys of its checkpoints."""
+        """Delete a job in a final state with all its rows; returns the keys of its checkpoints."""
         with self.database.session() as session:
             job = _locked(session, job_id)
             if JobState(job.state) not in FINAL:
@@ -190,7 +190,7 @@ class Queue:
 
 
 def next_due() -> Select[str]:
-    """The id of the job to be claimed next; read off the index, however many are queued."""
+    """The id of the job to be claimed next; read from the index, however many are queued."""
     return (
         select(JobRow.id)
         .where(JobRow.state == JobState.QUEUED, JobRow.not_before <= now_milliseconds())
@@ -212,7 +212,7 @@ _SAID: Final[dict[JobState, str]] = {
 
 
 def _locked(session: Session, job_id: str) -> JobRow:
-    """The job's row, kept from others until the transaction ends; raises NotFound."""
+    """The job's row, locked until the transaction ends; raises NotFound."""
     query = select(JobRow).where(JobRow.id == job_id).with_for_update()
     job = session.scalar(query) if is_id(job_id) else None
     if job is None:
@@ -221,7 +221,7 @@ def _locked(session: Session, job_id: str) -> JobRow:
 
 
 def is_id(text: str) -> bool:
-    """Whether anything may have this id; PostgreSQL refuses to be asked for some that are not."""
+    """Whether this can be an id; PostgreSQL refuses some texts as parameters."""
     return _ID.fullmatch(text) is not None
 
 

@@ -1,9 +1,9 @@
-"""Everything a training process tells while it trains, from a thread that does not train.
+"""Report a training's progress to the database, from a thread beside the training.
 
 Takes every ``Progress``; writes points, progress and heartbeats through
 ``RunnerDoor``, and brings back what the user wants (``wish``). The training only
-appends to a list, so a busy or absent database never holds it up: what could
-not be written is kept and tried again. At most the last two seconds of points
+appends to a list, so a busy or absent database never holds it up: what could not be
+written is kept and retried. At most the last two seconds of points
 are lost with the process. A lost lease ends in ``on_lost``, at once.
 """
 
@@ -78,7 +78,7 @@ class Recorder:
         self._thread.join()
 
     def add(self, progress: Progress, *, always: bool = False) -> None:
-        """Take in a step, to be told soon or unless ``always`` only when due; microseconds."""
+        """Take in a step in microseconds; written soon, and only when due unless ``always``."""
         if not always:
             self._losses.append(progress.train_loss)
         now = self._clock()
@@ -110,10 +110,10 @@ class Recorder:
             self._progress = shown
 
     def flush(self) -> None:
-        """Write what there is, now; raises LeaseLost, Overloaded, StorageFailed."""
+        """Write everything now; raises LeaseLost, Overloaded, StorageFailed."""
         with self._writing:
             if self._stopped.is_set():
-                return  # the job was moved on meanwhile, see ``end``
+                return  # the job has moved on, see ``end``
             with self._lock:
                 points, self._points = self._points, []
                 progress, self._progress = self._progress, None
@@ -130,7 +130,7 @@ class Recorder:
             self._flushed = self._clock()
 
     def end(self, act: Callable[[], bool]) -> bool:
-        """Do what may move the job on, and after that write no more; whether it did."""
+        """Call what may move the job on; if it did, write no more. Returns whether it did."""
         with self._writing:
             ended = act()
             if ended:
@@ -138,11 +138,11 @@ class Recorder:
             return ended
 
     def tell(self, type: str, message: str, *, level: Level = "info", **payload: Any) -> None:
-        """Add an event, if the database will have it."""
+        """Add an event, if the database takes it."""
         try:
             self.wish = self._door.tell(self._claim, type, message, level=level, payload=payload)
         except (Overloaded, StorageFailed):
-            return  # an event is worth less than the training
+            return  # a lost event must not stop the training
 
     def _beat(self) -> None:
         while not self._stopped.wait(self._period):
@@ -157,7 +157,7 @@ class Recorder:
                 self._on_lost()
                 return
             except (Overloaded, StorageFailed):
-                continue  # kept, and tried again after the next wait
+                continue  # kept, and retried after the next wait
 
 
 def _points(progress: Progress, loss: float, at: int) -> list[Point]:

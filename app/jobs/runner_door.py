@@ -1,9 +1,9 @@
-"""What the holder of a lease may do: everything a runner writes about its job.
+"""A runner's door to the database: everything it writes about its job, under its lease.
 
 Takes a database and a ``Claim``; every method is one transaction that first
 renews the lease by its token (``lease``). If the token is stale the method
-raises LeaseLost and nothing is written: whatever a runner does that was taken
-for dead, it cannot touch the job any more. The renewal also locks the job's
+raises LeaseLost and nothing is written: a runner that was replaced
+cannot touch the job any more. The renewal also locks the job's
 row, so a takeover waits for the write and comes after it as a whole. Knows
 nothing of files or training.
 """
@@ -55,7 +55,7 @@ class RunnerDoor:
         self.checkpoints = CheckpointRows(database, self._times)
 
     def begin(self, claim: Claim, *, host: str, pid: int, pid_started: float) -> Assignment:
-        """Say that the runner is there and which process it is, and learn what to do.
+        """Report that the runner has started and its process; returns what to do.
 
         ``pid_started`` is in seconds from the machine's start.
         """
@@ -87,7 +87,7 @@ class RunnerDoor:
             )
 
     def renew(self, claim: Claim) -> Wish:
-        """Say that the runner is alive; what the user wants of it."""
+        """Renew the lease; returns what the user wants."""
         with self._database.session() as session:
             wish = renew_lease(session, claim, self._times)
             touch_attempt(session, claim, last_heartbeat_at=now_milliseconds())
@@ -111,7 +111,7 @@ class RunnerDoor:
             return wish
 
     def take_up(self, claim: Claim, run_id: str, step: int, versions: dict[str, str]) -> Wish:
-        """Begin training after ``step``: what was measured beyond it is forgotten."""
+        """Begin training after ``step``: deletes points measured beyond it."""
         with self._database.session() as session:
             wish = renew_lease(session, claim, self._times)
             gone = session.execute(
@@ -136,22 +136,22 @@ class RunnerDoor:
     def record(
         self, claim: Claim, run_id: str, points: Sequence[Point], progress: JobProgress | None
     ) -> Wish:
-        """Write measured points, and how far the training has come."""
+        """Write measured points and the training's progress."""
         with self._database.session() as session:
             wish = renew_lease(session, claim, self._times)
             insert_points(session, run_id, claim.number, points)
             if progress is not None:
-                told = {**progress.__dict__}
+                stored = {**progress.__dict__}
                 session.execute(
                     update(RunRow)
                     .where(RunRow.id == run_id)
-                    .values(progress=told, last_step=progress.step)
+                    .values(progress=stored, last_step=progress.step)
                 )
                 touch_attempt(session, claim, last_progress_at=now_milliseconds())
             return wish
 
     def to_publishing(self, claim: Claim) -> bool:
-        """Begin to publish; False if the user wants something else by now."""
+        """Begin to publish; False if the user has asked for something else."""
         with self._database.session() as session:
             renew_lease(session, claim, self._times)
             touch_attempt(session, claim, last_progress_at=None)
@@ -173,7 +173,7 @@ class RunnerDoor:
     def succeed(self, claim: Claim, registry: Registry, staged: Staged) -> ModelVersion:
         """Make the staged file a version and the job succeeded, in one transaction.
 
-        Gives another version than the staged one when the run had published
+        Returns another version than the staged one when the run had published
         already; the staged file is then to be unstaged.
         """
         with self._database.session() as session:
@@ -188,7 +188,7 @@ class RunnerDoor:
             return version
 
     def succeed_as(self, claim: Claim, version: ModelVersion) -> None:
-        """The job's run has published already, before a crash: only the job's end is missing."""
+        """End the job of a run that published already, before a crash."""
         with self._database.session() as session:
             renew_lease(session, claim, self._times)
             end_attempt(
@@ -199,7 +199,7 @@ class RunnerDoor:
             )
 
     def stop(self, claim: Claim) -> bool:
-        """Do what is wanted instead of running: paused, or cancelled.
+        """Pause or cancel the job, as requested, instead of running on.
 
         False if the user has changed their mind and the job is to go on.
         """
@@ -214,9 +214,9 @@ class RunnerDoor:
             return True
 
     def release(self, claim: Claim, code: str, message: str, *, counted: bool = True) -> None:
-        """Give the job back to be tried again: later if ``counted``, else as soon as may be.
+        """Give the job back to be tried again: later if ``counted``, else at once.
 
-        It fails with that code and message when it was tried often enough.
+        When no attempts are left, it fails with that code and message.
         """
         with self._database.session() as session:
             renew_lease(session, claim, self._times)
@@ -225,7 +225,7 @@ class RunnerDoor:
             end_attempt(session, claim, ending, retry_ms=retry if counted else None)
 
     def fail(self, claim: Claim, code: str, message: str) -> None:
-        """The job cannot be done; the message says why and what helps."""
+        """Fail the job; the message says why and what helps."""
         with self._database.session() as session:
             renew_lease(session, claim, self._times)
             end_attempt(

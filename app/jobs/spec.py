@@ -1,8 +1,8 @@
-"""What a training job is asked for: the document, every field of it checked.
+"""The specification of a training job: a document with every field checked.
 
-Takes whatever JSON held; gives a frozen ``JobSpec`` or raises InvalidInput that
-names the field (``network.layers``). Only ``model`` and ``dataset`` must be
-there; what is None is chosen later (``training.planning``). Knows neither the
+Takes parsed JSON; returns a frozen ``JobSpec`` or raises InvalidInput that
+names the field (``network.layers``). Only ``model`` and ``dataset`` are required; None is
+chosen later (``training.planning``). Knows neither the
 dataset nor the machine.
 """
 
@@ -44,7 +44,7 @@ def _within(bound: Bound, default: float | None = None) -> Any:
     return Field(default, **bounded(bound))  # type: ignore[call-overload]
 
 
-#: What the training's part of a spec says beside the values of ``TrainingConfig``.
+#: Fields in a spec's ``training`` that ``TrainingConfig`` does not have.
 _NOT_PLANNED: Final = {"validation_fraction", "test_fraction", "checkpoint_every_seconds", "seed"}
 
 
@@ -53,7 +53,7 @@ class _Strict(BaseModel):
 
 
 class NetworkWishes(_Strict):
-    """The network's shape, as far as it was asked for; see ``NetworkConfig``."""
+    """The requested shape of the network; see ``NetworkConfig``."""
 
     cell: Cell | None = None
     activation: Activation | None = None  # of an rnn
@@ -64,7 +64,7 @@ class NetworkWishes(_Strict):
 
 
 class TrainingWishes(_Strict):
-    """How to train, as far as it was asked for; see ``TrainingConfig``."""
+    """How to train, as requested; see ``TrainingConfig``."""
 
     budget_seconds: float | None = _within(TRAINING_BOUNDS["budget_seconds"])
     max_epochs: int | None = _within(TRAINING_BOUNDS["max_epochs"])
@@ -84,7 +84,7 @@ class TrainingWishes(_Strict):
 
 
 class JobSpec(_Strict):
-    """A training job as it was asked for.
+    """A training job as requested.
 
     ``dataset`` is an id, with its prefix or without; ``base_model`` names a
     published version to start from.
@@ -123,7 +123,7 @@ class JobSpec(_Strict):
 
     @property
     def wishes(self) -> Wishes:
-        """What was asked of network and training, as planning takes it."""
+        """The requested network and training, as planning takes them."""
         training = self.training.model_dump(exclude=_NOT_PLANNED)
         return Wishes(
             network=self.network.model_dump(),
@@ -134,11 +134,11 @@ class JobSpec(_Strict):
         )
 
     def document(self) -> dict[str, Any]:
-        """The spec as JSON, None where nothing was asked."""
+        """The spec as JSON, None where nothing was requested."""
         return self.model_dump(mode="json")
 
     def digest(self) -> str:
-        """SHA-256 of what was asked: two requests with the same digest ask the same."""
+        """SHA-256 of the request: equal requests have equal digests."""
         text = json.dumps(self.document(), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
 
@@ -156,7 +156,7 @@ def planned_document(spec: JobSpec, plan: TrainingPlan, base_model: str | None) 
 
 
 def in_order(document: dict[str, Any]) -> dict[str, Any]:
-    """A planned document with its fields in the order people expect; JSONB forgets it."""
+    """A planned document with its fields in the order people expect; JSONB loses it."""
     parts: dict[str, type[BaseModel]] = {"network": NetworkWishes, "training": TrainingWishes}
     ordered = {name: document[name] for name in JobSpec.model_fields if name in document}
     for part, fields in parts.items():

@@ -9,9 +9,9 @@
     any leased state -> queued             the attempt was lost, and attempts are left
     any leased state -> failed
 
-Pure: takes a state, gives a state or None where the move is not allowed. Final
-states never change; trying again is a new job. The database repeats the set of
-states in a CHECK, and every move is an UPDATE guarded by the state before it.
+Pure: each table maps a state to the next one and lacks states in which the request is
+not allowed. Final states never change; to try again, submit a new job. The database repeats
+the set of states in a CHECK, and every move is an UPDATE guarded by the state before it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import Final
 
 from ..database.job_tables import FINAL, LEASED, JobState
 
-__all__ = ["CANCEL", "FINAL", "LEASED", "LOST", "PAUSE", "RESUME", "JobState", "Wish", "moves"]
+__all__ = ["CANCEL", "FINAL", "LEASED", "LOST", "PAUSE", "RESUME", "JobState", "Wish"]
 
 _S = JobState
 
@@ -59,7 +59,7 @@ RESUME: Final[Mapping[JobState, JobState]] = {
     _S.RUNNING: _S.RUNNING,
     _S.PUBLISHING: _S.PUBLISHING,
 }
-#: What becomes of a job whose attempt is gone: what was wanted of it comes true.
+#: What a job becomes when its attempt is gone: a requested pause or cancel takes effect.
 LOST: Final[Mapping[JobState, JobState]] = {
     _S.STARTING: _S.QUEUED,
     _S.RUNNING: _S.QUEUED,
@@ -67,23 +67,3 @@ LOST: Final[Mapping[JobState, JobState]] = {
     _S.PAUSING: _S.PAUSED,
     _S.CANCELLING: _S.CANCELLED,
 }
-#: What a runner does of its own accord.
-FORWARD: Final[Mapping[JobState, JobState]] = {
-    _S.QUEUED: _S.STARTING,
-    _S.STARTING: _S.RUNNING,
-    _S.RUNNING: _S.PUBLISHING,
-    _S.PUBLISHING: _S.SUCCEEDED,
-    _S.PAUSING: _S.PAUSED,
-    _S.CANCELLING: _S.CANCELLED,
-}
-
-
-def moves() -> frozenset[tuple[JobState, JobState]]:
-    """Every change of state that can happen."""
-    named = {
-        (before, after)
-        for table in (CANCEL, PAUSE, RESUME, LOST, FORWARD)
-        for before, after in table.items()
-        if before != after
-    }
-    return frozenset(named | {(state, _S.FAILED) for state in LEASED})

@@ -1,4 +1,4 @@
-"""How long what takes in the life of a job."""
+"""The durations in the life of a job."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _COMING_UP: Final = 60.0
 
 @dataclass(frozen=True)
 class Times:
-    """How long what takes; everything follows from the lease, in seconds.
+    """Durations in seconds; all follow from the lease.
 
     A runner that was just started has ``first_lease`` to say its first word: it
     imports what it needs before. From then on it renews its lease ``heartbeat``

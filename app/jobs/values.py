@@ -1,4 +1,4 @@
-"""What is told about jobs: frozen values without a session behind them.
+"""Jobs, attempts, events and runs as frozen values, without a database session.
 
 Ids are bare ULIDs; times are integer milliseconds since 1970. Knows no SQL and
 no HTTP.
@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Claim:
-    """A lease on a job: whoever holds it runs the job."""
+    """A lease on a job: its holder runs the job."""
 
     job_id: str
     number: int  # of the attempt
@@ -37,20 +37,20 @@ class Page(Generic[T]):
 
 @dataclass(frozen=True)
 class JobProgress:
-    """How far a job has come; what is not known yet is None."""
+    """The progress of a job; None where unknown."""
 
     step: int
     steps: int | None
     epoch: int
     fraction: float
     characters_per_second: float
-    train_loss: float | None  # nats a character, mean since the value before
+    train_loss: float | None  # nats per character, mean since the previous value
     validation_bits_per_character: float | None
     eta_seconds: float | None
 
     @classmethod
     def of(cls, fields: dict[str, Any]) -> JobProgress | None:
-        """Progress as it stands in the database; None if there is none yet."""
+        """Progress as stored in the database; None if there is none yet."""
         if not fields:
             return None
         known: dict[str, Any] = {name: fields.get(name) for name in cls.__dataclass_fields__}
@@ -67,10 +67,10 @@ class JobError:
 
 @dataclass(frozen=True)
 class Job:
-    """What was asked for and where it stands.
+    """What was asked for, and its state.
 
     ``spec`` is the document of the request with every value that was left out
-    filled in; ``chosen`` says of those values why.
+    filled in; ``chosen`` says why they are so.
     ``base_model`` and ``model_version`` are ``name@version``.
     """
 
@@ -102,7 +102,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Event:
-    """Something that happened to a job; ``id`` is a cursor that only rises."""
+    """Something that happened to a job; ``id`` is a cursor that only grows."""
 
     id: int
     job_id: str
@@ -136,7 +136,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Bucket:
-    """Neighbouring points of a series as one; min, max and mean are of the finite values.
+    """Neighbouring points of a series as one value; min, max and mean are of the finite values.
 
     They are None, and ``last`` too, where no value of the bucket was finite;
     ``nonfinite`` counts those.
@@ -163,7 +163,7 @@ class Series:
 
 @dataclass(frozen=True)
 class CheckpointInfo:
-    """A checkpoint: a file, and what is known of it."""
+    """A checkpoint: a file and its facts."""
 
     id: str
     run_id: str
@@ -180,7 +180,7 @@ class CheckpointInfo:
 
 @dataclass(frozen=True)
 class Point:
-    """One measured number, on its way into the database."""
+    """One measured number to be stored."""
 
     name: str
     step: int

@@ -127,9 +127,9 @@ def write(artifact: Artifact) -> bytes:
 
 
 def read(source: bytes | BinaryIO) -> Artifact:
-    """Read and check a model file; a stream must be seekable and is read from where it stands.
+    """Read and check a model file; a stream must be seekable and is read from its current position.
 
-    Raises InvalidArtifact, whatever the bytes are.
+    Raises InvalidArtifact for any bytes that are not a sound model.
     """
     card, body = check(source)
     return Artifact(card, _tensors(card, body))

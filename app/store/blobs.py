@@ -1,7 +1,7 @@
 """Whole files under a URL: a local folder, or an object store through fsspec.
 
 Takes keys (``names/3.safetensors``) and bytes. A file is written whole or not
-at all, is read back before it is believed, and never replaces another. Knows
+at all, is read back as a check, and never replaces another. Knows
 nothing of what is inside the files, nor of SQL.
 """
 
@@ -100,7 +100,7 @@ class BlobStore:
         try:
             for piece in self.pieces(key):
                 digest.update(piece)
-        except NotFound:  # somebody removed it just now
+        except NotFound:  # removed a moment ago
             return False
         return digest.digest() == expected
 
@@ -134,12 +134,12 @@ class BlobStore:
             return dict(sorted(self._backend.sizes(folder and _checked(folder)).items()))
 
     def delete(self, key: str) -> None:
-        """Remove a file; it is no error if it is gone."""
+        """Remove a file; a missing file is no error."""
         with explained(key):
             self._backend.delete(_checked(key))
 
     def sweep(self) -> int:
-        """Remove what writers that died left behind an hour ago or longer; how many."""
+        """Remove temporary files older than an hour; returns how many."""
         with explained("The store"):
             return self._backend.sweep()
 
@@ -165,7 +165,7 @@ _REASONS: Final = {
 
 @contextmanager
 def explained(what: str) -> Iterator[None]:
-    """Say in our own words what the system said; no paths, no addresses."""
+    """Translate the system's error; without paths and addresses."""
     try:
         yield
     except CharloomError:

@@ -1,8 +1,8 @@
-"""What a model file says about itself: the network's shape, the vocabulary, the lineage.
+"""A model file's description of itself: the network's shape, the vocabulary, the lineage.
 
 A ``Card`` travels as JSON in the header of the file (see ``artifact``), as JSON
-in the registry and over HTTP. Believes nothing: every field is bounded and the
-fields are held against each other, so that a card that exists is consistent.
+in the registry and over HTTP. Trusts nothing: every field is bounded and compared with the
+others, so every card is consistent.
 Knows neither weights nor files.
 """
 
@@ -37,7 +37,7 @@ _Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 _Ulid = Annotated[str, StringConstraints(pattern=r"^[0-9A-Z]{26}$")]
 # One line for people; neither a database nor a terminal is given control characters.
 _Line = Annotated[str, StringConstraints(max_length=1000, pattern=r"^[^\x00-\x1f\x7f-\x9f]*$")]
-_Count = Annotated[int, Field(ge=0, le=2**53)]  # what JSON readers everywhere keep exactly
+_Count = Annotated[int, Field(ge=0, le=2**53)]  # the integers that every JSON reader keeps exactly
 _Parameter = _Line | bool | Annotated[int, Field(ge=-(2**53), le=2**53)] | FiniteFloat | None
 _Bits = Annotated[FiniteFloat, Field(ge=0)]
 
@@ -45,13 +45,13 @@ _LIBRARIES: Final = ("charloom", "numpy", "torch")
 
 
 class _Part(BaseModel):
-    # A field this version does not know is left out: a newer card with one more is no reason
+    # A field this version does not know is left out: one more in a newer card is no reason
     # to refuse a model. What changes meaning raises FORMAT_VERSION instead.
     model_config = ConfigDict(frozen=True, extra="ignore")
 
 
 class Measured(_Part):
-    """How good the network was at held-out text; see ``app.charlm.measures``."""
+    """The network's measures on held-out text; see ``app.charlm.measures``."""
 
     nats: _Bits
     bits_per_character: _Bits
@@ -66,7 +66,7 @@ class Measured(_Part):
 
 
 class Lineage(_Part):
-    """Where the network came from, for people: enough to train it again."""
+    """The network's origin, for people: enough to train it again."""
 
     corpus: _Line | None = None  # what it was trained on, its origin and terms
     command: _Line | None = None  # trains it again
@@ -145,7 +145,7 @@ class Card(_Part):
         return self.model_dump(mode="json", exclude={"vocabulary", "calibration"})
 
     def to_json(self) -> str:
-        """The card as it stands in the file: ASCII, without the file's own size and digest."""
+        """The card as written in the file: ASCII, without the file's own size and digest."""
         fields = self.model_dump(mode="json", exclude={"size_bytes", "sha256"}, exclude_none=True)
         return json.dumps(fields, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
 
@@ -167,7 +167,7 @@ def network_fields(config: NetworkConfig, vocabulary: Vocabulary) -> dict[str, A
 
 
 def library_versions() -> dict[str, str]:
-    """What is installed now of the libraries that decide the arithmetic."""
+    """The installed versions of the libraries that decide the arithmetic."""
     found = {}
     for name in _LIBRARIES:
         try:

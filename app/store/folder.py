@@ -1,8 +1,8 @@
-"""Files in a local folder, so written that a crash or a full disk leaves whole files only.
+"""Files in a local folder, written so that a crash or a full disk leaves only whole files.
 
 Takes keys that ``blobs`` has checked. A temporary file beside its target is
 filled and flushed to the disk, then linked to its name, then the folder is
-flushed: whoever finds the name finds the whole file. Linking, unlike renaming,
+flushed: a reader that finds the name finds the whole file. Linking, unlike renaming,
 fails when another writer was first. A failed flush is never tried again: the
 system may have dropped what it could not write.
 """
@@ -48,19 +48,19 @@ class Folder:
                 os.fsync(file.fileno())
             _give_name(temporary, target)
         finally:
-            with suppress(OSError):  # swept later; what matters is already known
+            with suppress(OSError):  # swept later; the result is already known
                 temporary.unlink(missing_ok=True)
         try:
             _flush_folder(target.parent)
         except OSError:
-            # It may be gone after a crash: whoever hears of the failure shall not find it either.
+            # It may be gone after a crash, so it must not be visible after the failure either.
             with suppress(OSError):
                 target.unlink()
             raise
 
     @contextmanager
     def open(self, key: str) -> Iterator[BinaryIO]:
-        # Without O_NONBLOCK, a pipe laid in the folder would hold us for ever.
+        # Without O_NONBLOCK, a named pipe in the folder would block us forever.
         descriptor = os.open(self._inside(key), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         with os.fdopen(descriptor, "rb") as file:
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
@@ -91,7 +91,7 @@ class Folder:
     def sweep(self) -> int:
         swept = 0
         for path in self._walk():
-            with suppress(OSError):  # gone, or a read-only disk: it does no harm, it is not listed
+            with suppress(OSError):  # gone, or a read-only disk: harmless, it is not listed
                 old = time.time() - path.lstat().st_mtime > _STALE_SECONDS
                 if old and _TEMPORARY.fullmatch(path.name):
                     path.unlink()
@@ -99,7 +99,7 @@ class Folder:
         return swept
 
     def _walk(self, below: str = "") -> Iterator[Path]:
-        """The files below; raises OSError, since files that cannot be seen are not gone."""
+        """The files below; raises OSError, since unreadable files are not gone."""
 
         def note(error: OSError) -> None:
             if error.errno not in _NOT_THERE:

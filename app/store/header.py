@@ -2,7 +2,7 @@
 
 Takes the bytes of a header that someone else may have written and gives the
 card's text and where each tensor lies, or raises ``InvalidArtifact``. Written
-out here rather than left to a library, so that every bound is ours to see:
+out here rather than left to a library, so that every bound is visible here:
 nothing is allocated by a number that the file names.
 
 The format: https://huggingface.co/docs/safetensors (8 bytes, little-endian: the
@@ -22,7 +22,7 @@ PREFIX: Final = 8
 MAX_HEADER: Final = 1_000_000
 MAX_TENSORS: Final = 64
 CARD_KEY: Final = "charloom"
-# The weights' digest stands in the card; this one is the card's own. A flipped bit in the
+# The weights' digest is in the card; this one is the card's own. A flipped bit in the
 # vocabulary would otherwise give a model that reads and writes other characters.
 DIGEST_KEY: Final = "charloom_sha256"
 
@@ -48,7 +48,7 @@ def refuse(reason: str) -> NoReturn:
 
 
 def header_length(prefix: bytes, file_size: int) -> int:
-    """The header's length from the first 8 bytes, once it is known to be possible."""
+    """The header's length from the first 8 bytes, checked against its bounds."""
     if len(prefix) < PREFIX:
         refuse("it is shorter than 8 bytes")
     length = int.from_bytes(prefix[:PREFIX], "little")
@@ -80,7 +80,7 @@ def parse_header(raw: bytes) -> tuple[str, dict[str, Entry]]:
 
 
 def parse_json(text: bytes | str, what: str) -> dict[str, Any]:
-    """A JSON object that names nothing twice; ``what`` begins the sentence that refuses it."""
+    """A JSON object without duplicate keys; ``what`` begins the error message."""
     try:
         # Bytes are decoded here, strictly: json would also take UTF-16 and lone surrogates.
         decoded = text if isinstance(text, str) else text.decode()

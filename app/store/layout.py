@@ -21,12 +21,12 @@ _VERSION: Final = re.compile(r"[1-9][0-9]{0,8}")
 
 
 def is_name(name: str) -> bool:
-    """Whether a model may be called so."""
+    """Whether this can be a model's name."""
     return len(name) <= NAME_LENGTH and _NAME.fullmatch(name) is not None
 
 
 def checked_name(name: str, *, param: str = "name") -> str:
-    """``name`` if a model may be called so; raises InvalidInput."""
+    """``name``, if it can be a model's; raises InvalidInput."""
     if not is_name(name):
         raise InvalidInput(
             f"{name[:80]!r} cannot be a model's name: use up to 64 of a-z, 0-9, '.', '_' and '-', "
@@ -38,12 +38,12 @@ def checked_name(name: str, *, param: str = "name") -> str:
 
 
 def is_alias(alias: str) -> bool:
-    """Whether a version may be called so; a letter comes first, so that it is never a number."""
+    """Whether this can be an alias; it starts with a letter, so it is never a number."""
     return _ALIAS.fullmatch(alias) is not None
 
 
 def checked_alias(alias: str, *, param: str = "alias") -> str:
-    """``alias`` if it may be one; raises InvalidInput."""
+    """``alias``, if it can be one; raises InvalidInput."""
     if not is_alias(alias):
         raise InvalidInput(
             f"{alias[:80]!r} cannot be an alias: use up to 64 of a-z, 0-9, '.', '_' and '-', "
@@ -55,7 +55,7 @@ def checked_alias(alias: str, *, param: str = "alias") -> str:
 
 
 def version_number(text: str) -> int | None:
-    """The version that a text means, or None."""
+    """The version number in a text, or None."""
     return int(text) if _VERSION.fullmatch(text) else None
 
 

@@ -1,4 +1,4 @@
-"""A model file's bytes, checked: what may be believed of them without a network.
+"""A model file's bytes, checked as far as possible without building a network.
 
 Takes bytes, a file or a stream that may be damaged or hostile and gives a card and
 the bytes of the weights, or raises ``InvalidArtifact`` with a sentence. The card
@@ -33,16 +33,16 @@ _BF16_EXPONENT: Final = 0x7F80
 
 
 class CheckedFile(NamedTuple):
-    """A file that is what it says: its card, with size and digest, and the weights' bytes."""
+    """A checked file: its card, with size and digest, and the weights' bytes."""
 
     card: Card
     body: bytearray
 
 
 def check(source: bytes | BinaryIO) -> CheckedFile:
-    """Read and check a model file; a stream must be seekable and is read from where it stands.
+    """Read and check a model file; a stream must be seekable and is read from its current position.
 
-    Raises InvalidArtifact, whatever the bytes are.
+    Raises InvalidArtifact for any bytes that are not a sound model.
     """
     stream: BinaryIO = BytesIO(source) if isinstance(source, bytes) else source
     start = stream.tell()
@@ -115,7 +115,7 @@ def _check_layout(card: Card, entries: Mapping[str, Entry], body_size: int) -> N
 
 
 def _room(size: int) -> bytearray:
-    """Memory for the weights, which the file is known to hold, be it with holes."""
+    """Memory for the weights; the file is known to be as large, though it may be sparse."""
     try:
         return bytearray(size)
     except MemoryError:
@@ -123,7 +123,7 @@ def _room(size: int) -> bytearray:
 
 
 def _fill(stream: BinaryIO, body: bytearray) -> int:
-    """Read until ``body`` is full or the stream ends; how many bytes came."""
+    """Read until ``body`` is full or the stream ends; returns the number of bytes."""
     view, filled = memoryview(body), 0
     while filled < len(body):
         piece = stream.read(min(_PIECE, len(body) - filled))

@@ -1,4 +1,4 @@
-"""Files in an object store, through whatever fsspec knows behind a URL (s3://, gs://, …).
+"""Files in an object store, through any URL that fsspec supports (s3://, gs://, …).
 
 Takes keys that ``blobs`` has checked. An object store shows an object when all
 of it has arrived, so there are no temporary names here. Credentials and
@@ -22,7 +22,7 @@ from ..errors import InvalidInput
 class Objects:
     """The objects below ``url``.
 
-    Raises InvalidInput for a URL that nothing here can speak to.
+    Raises InvalidInput for a URL that fsspec cannot open here.
     """
 
     def __init__(self, url: str) -> None:
@@ -49,7 +49,7 @@ class Objects:
 
     @contextmanager
     def open(self, key: str) -> Iterator[BinaryIO]:
-        # Whole in memory: the readers here want all of it, and every failure comes before them.
+        # Whole in memory: readers here need all of it, and every failure comes first.
         with _as_os_errors():
             content = self._system.cat_file(self._path(key))
         yield BytesIO(content)
@@ -82,7 +82,7 @@ class Objects:
 
 @contextmanager
 def _as_os_errors() -> Iterator[None]:
-    """What went wrong as an OSError, from clients that have exceptions of their own too."""
+    """Turn a client's own exceptions into OSError."""
     try:
         yield
     except OSError:

@@ -1,4 +1,4 @@
-"""What this machine can do for a training job: its speed, memory, threads and GPUs."""
+"""What this machine offers a training: its speed, memory, threads and GPUs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import torch
 from ..charlm.device import pick_device
 from ..charlm.speed import measure_speed
 
-_SHARE: Final = 0.8  # of the memory there is; the rest is for serving and the system
+_SHARE: Final = 0.8  # of all memory; the rest is for serving and the system
 _CGROUP_LIMITS: Final = (
     Path("/sys/fs/cgroup/memory.max"),
     Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
@@ -24,7 +24,7 @@ _measuring = threading.Lock()
 
 
 def machine_speed(threads: int) -> float:
-    """Operations a second of training on so many threads, measured once for about a second."""
+    """Training operations per second on ``threads`` threads, measured once for about a second."""
     with _measuring:
         return _speed(threads)
 
@@ -53,7 +53,7 @@ def memory_limit() -> int:
 
 
 def gpus() -> list[str]:
-    """The GPUs that may be given out, as ``CUDA_VISIBLE_DEVICES`` names them."""
+    """The GPUs that runners may use, as ``CUDA_VISIBLE_DEVICES`` names them."""
     given = os.environ.get("CUDA_VISIBLE_DEVICES")
     if given:
         return given.split(",")

@@ -1,7 +1,7 @@
-"""Planning a training: every value that was not asked for, why, and the memory it takes.
+"""Plan a training: choose every open value with a reason, and estimate memory.
 
-Takes the description of a text, what was asked and the machine's speed; gives the
-whole network and training. The command line and a job that is submitted both
+Takes the description of a text, what was asked and the machine's speed; returns the
+complete network and training. The command line and a job that is submitted both
 plan here, so that the same text gets the same network. Arithmetic only: reads no
 text and starts nothing.
 """
@@ -20,7 +20,7 @@ from ..charlm.sizing import Chosen, CorpusFacts, choose
 from ..charlm.vocabulary import RESERVED
 from ..errors import InvalidInput
 
-#: What a training that starts from a network's weights takes over from it.
+#: What a training takes over from the network that it starts from.
 SHAPE: Final = ("cell", "layers", "hidden_size", "embedding_size", "activation", "tied")
 DEFAULT_BUDGET_SECONDS: Final = 180.0
 AS_ASKED: Final = "as asked"
@@ -28,9 +28,9 @@ _LIMITS: Final = frozenset({"budget_seconds", "max_epochs", "max_steps"})
 
 _NUMBER: Final = 4  # bytes of a float32
 _PROCESS: Final = 400 << 20  # Python, torch and numba before anything is read
-_CHARACTER: Final = 16  # bytes for each character of a corpus that is held in memory
+_CHARACTER: Final = 16  # bytes per character of a corpus in memory
 _HELD: Final = 1 << 25  # characters; of a larger corpus the ids lie in a file
-_OPTIMIZER: Final = {"sgd": 0, "adam": 2, "adamw": 2}  # numbers kept for each weight
+_OPTIMIZER: Final = {"sgd": 0, "adam": 2, "adamw": 2}  # numbers per weight
 
 
 class Described(Protocol):
@@ -74,7 +74,7 @@ class Wishes:
 
 @dataclass(frozen=True)
 class TrainingPlan:
-    """A training with nothing left open; ``chosen`` says why its values are what they are."""
+    """A training with every value chosen; ``chosen`` gives the reasons."""
 
     network: NetworkConfig
     training: TrainingConfig
@@ -105,8 +105,8 @@ def plan_training(
 ) -> TrainingPlan:
     """Choose what was not asked for.
 
-    ``speed`` is in operations a second (``measure_speed``); ``base`` brings the
-    network's shape. Raises InvalidInput, naming the field.
+    ``speed`` is in operations a second (``measure_speed``); ``base`` gives the network's
+    shape. Raises InvalidInput, naming the field.
     """
     facts = corpus_facts(text, wishes, base)
     return complete(
@@ -115,7 +115,7 @@ def plan_training(
 
 
 def corpus_facts(text: Described, wishes: Wishes, base: Base | None = None) -> CorpusFacts:
-    """What the choice depends on, from the description of a text."""
+    """The facts that the choice depends on, from a text's description."""
     held_out = wishes.validation_fraction + wishes.test_fraction
     known = base.card["symbols"] if base else 0
     return CorpusFacts(
@@ -135,9 +135,9 @@ def complete(
     speed: float,
     seed: int,
 ) -> TrainingPlan:
-    """The plan for a corpus of which the facts are known.
+    """The plan for a corpus with these facts.
 
-    Of the limits (budget, epochs, steps), those that were asked for hold alone.
+    Of the limits (budget, epochs, steps), only those that were asked for apply.
     Raises InvalidInput.
     """
     network_wishes = {name: value for name, value in asked_network.items() if value is not None}
@@ -158,13 +158,13 @@ def complete(
 
 
 def _limited(chosen: TrainingConfig, wishes: Mapping[str, Any]) -> TrainingConfig:
-    """What was chosen, without the limits that give way to those asked for."""
+    """What was chosen, without limits that the requested ones replace."""
     limits = _LIMITS & set(wishes)
     if not limits:
         return chosen
     if limits == {"budget_seconds"}:
         return chosen  # the cap on epochs stays
-    # Without a budget nothing is left to the clock: the training ends by count.
+    # Without a budget the clock decides nothing: the training ends by count.
     budget = wishes.get("budget_seconds")
     epochs, steps = wishes.get("max_epochs"), wishes.get("max_steps")
     return replace(chosen, budget_seconds=budget, max_epochs=epochs, max_steps=steps)
@@ -206,7 +206,7 @@ def memory_needed(
 
 
 def check_memory(memory: Memory, limit: int) -> None:
-    """Refuse what cannot fit; raises InvalidInput with the numbers, naming what is largest."""
+    """Raise InvalidInput, with figures and the largest part, if a training cannot fit."""
     if memory.total <= limit:
         return
     if memory.activations >= memory.weights:

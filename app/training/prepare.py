@@ -44,14 +44,14 @@ class Profile:
     symbols: int  # distinct characters
     longest_record: int
     typical_length: int  # characters that 95 in 100 records stay below
-    sha256: str  # of the bytes as they came
+    sha256: str  # of the bytes as read
     format: CorpusFormat
     warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """A corpus ready to be learnt from."""
+    """A corpus ready for training."""
 
     vocabulary: Vocabulary
     corpus: Corpus
@@ -119,7 +119,7 @@ def _decoded(raw: bytes, offset: int, *, last: bool) -> tuple[str, bytes]:
         if last or not cut_short:
             raise InvalidCorpus(
                 f"The text is not valid UTF-8: byte {offset + error.start} "
-                f"(0x{raw[error.start]:02x}) cannot stand there. Save it as UTF-8, or convert it "
+                f"(0x{raw[error.start]:02x}) is not valid there. Save it as UTF-8, or convert it "
                 "(for example: iconv -f latin1 -t utf-8).",
                 code="invalid_utf8",
             ) from error
@@ -221,7 +221,7 @@ def _encoded(
     if characters <= _IN_MEMORY:
         ids = np.empty(characters, dtype=kind)
     else:
-        # The file has no name any more once it is mapped: it is gone with the program.
+        # Once mapped the file needs no name, so it goes away with the program.
         with tempfile.NamedTemporaryFile(dir=scratch) as file:
             _reserve(file.fileno(), characters * np.dtype(kind).itemsize)
             ids = np.memmap(file.name, dtype=kind, mode="r+", shape=(characters,))
@@ -237,7 +237,7 @@ def _encoded(
 
 
 def _reserve(descriptor: int, size_bytes: int) -> None:
-    """Claim the room before it is mapped: a full disk is an error here, a dead program there."""
+    """Allocate the file before it is mapped: a full disk is an error here, a crash there."""
     try:
         if hasattr(os, "posix_fallocate"):
             os.posix_fallocate(descriptor, 0, size_bytes)

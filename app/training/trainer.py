@@ -1,7 +1,7 @@
-"""Training a prepared text as planned, and making a finished artifact of it.
+"""Train a prepared text as planned, and make a finished artifact.
 
 ``prepare`` has read the text, ``planning`` has chosen every value. ``Trainer.train``
-trains, a ``Progress`` a step; ``Trainer.finish`` measures, calibrates, compares
+trains and yields a ``Progress`` per step; ``Trainer.finish`` measures, calibrates, compares
 precisions and writes the card. The command line and the runner of a job both come
 through here; what they publish goes on to the catalog. Knows no SQL and no HTTP.
 """
@@ -44,7 +44,7 @@ _CALIBRATED: Final = 5_000  # records
 
 @dataclass
 class Trainer:
-    """A training that is ready to begin, under way, or done."""
+    """One training, from its start to its artifact."""
 
     prepared: Prepared
     plan: TrainingPlan
@@ -77,7 +77,7 @@ class Trainer:
         yield from self.training.run()
 
     def sample(self, seed: int, length: int = 80) -> str:
-        """A line written by the network as it is now."""
+        """A sample line from the network's current weights."""
         assert self.training is not None
         decoder = Decoder.from_network(self.training.network, "float32")
         (ids,) = _written(decoder, 1, length, seed, boundary=self._is_lines)
@@ -141,7 +141,7 @@ class Trainer:
         return iter(records[::step])
 
     def _verbatim_copy_rate(self, decoder: Decoder) -> float:
-        """The share of samples that stand in the training text word for word.
+        """The share of samples that occur in the training text word for word.
 
         For lines, whole records; for a text, stretches of 50 characters.
         """
@@ -158,7 +158,7 @@ class Trainer:
 
 
 def _start_from(network: CharNetwork, base: Artifact) -> None:
-    """Copy a version's weights; symbols it did not know start as its unknown symbol."""
+    """Copy a version's weights; symbols it did not have start with the weights of unknown."""
     old = base.network().state_dict()
     new = network.state_dict()
     for name, tensor in old.items():

@@ -83,9 +83,9 @@ def unrolled() -> None:
     """The network reading ``emma``, one copy of it for each time step."""
     picture = Picture(860, 330, "The network unrolled over the name emma")
     steps = [("boundary", "e"), ("e", "m"), ("m", "m"), ("m", "a"), ("a", "boundary")]
-    for place, (read, foretold) in enumerate(steps):
+    for place, (read, predicted) in enumerate(steps):
         x = 140 + place * 128
-        for y, shown in ((296, read), (34, foretold)):
+        for y, shown in ((296, read), (34, predicted)):
             picture.text((x, y), shown, GREY, 22 if len(shown) == 1 else 14)
         picture.box((x, 234), "embedding", GREY)
         picture.box((x, 164), f"cell: h{chr(0x2080 + place + 1)}", BLUE)
@@ -96,7 +96,7 @@ def unrolled() -> None:
     picture.text((32, 164), "h₀ = 0", BLUE)
     picture.text((718, 296), "what is read", GREY, anchor="start")
     picture.text((718, 26), "what it should", GREY, anchor="start")
-    picture.text((718, 44), "foretell", GREY, anchor="start")
+    picture.text((718, 44), "predict", GREY, anchor="start")
     picture.text((718, 155), "the same weights", BLUE, anchor="start")
     picture.text((718, 173), "at every step", BLUE, anchor="start")
     picture.save("unrolled")
@@ -130,7 +130,7 @@ def loss_curve() -> None:
     for step in range(0, most + 1, every):
         picture.text((place(step, 0)[0], bottom + 18), f"{step:,}", GREY, 13)
     picture.text((right, bottom + 42), "step", GREY, 13, "end")
-    picture.text((left, top - 8), "nats a character", GREY, 13, "start")
+    picture.text((left, top - 8), "nats per character", GREY, 13, "start")
     picture.line([place(*point) for point in run["training"]], BLUE, 1.8)
     validation = [place(*point) for point in run["validation"]]
     picture.line(validation, ORANGE, 2)

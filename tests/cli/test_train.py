@@ -33,7 +33,7 @@ def test_a_file_becomes_a_model_that_is_used(charloom: Command, names: Path, her
     result = charloom("train", "names.txt", "--name", "syllables", *QUICK, "--corpus", "made up")
     assert result.exit_code == 0, result.output
     assert "published syllables@1: lstm" in result.stdout
-    assert "bits a character" in result.stdout
+    assert "bits per character" in result.stdout
     for said in ("characters/s", "validation", "left", "as asked", "read as lines"):
         assert said in result.stderr
     with (here / "models/syllables/1.safetensors").open("rb") as stream:

@@ -2,7 +2,28 @@
 
 from __future__ import annotations
 
-from app.jobs.states import CANCEL, FINAL, LEASED, LOST, PAUSE, RESUME, JobState, moves
+from app.jobs.states import CANCEL, FINAL, LEASED, LOST, PAUSE, RESUME, JobState
+
+FORWARD = {
+    JobState.QUEUED: JobState.STARTING,
+    JobState.STARTING: JobState.RUNNING,
+    JobState.RUNNING: JobState.PUBLISHING,
+    JobState.PUBLISHING: JobState.SUCCEEDED,
+    JobState.PAUSING: JobState.PAUSED,
+    JobState.CANCELLING: JobState.CANCELLED,
+}
+"""What a dispatcher or runner does without being asked."""
+
+
+def moves() -> set[tuple[JobState, JobState]]:
+    """Every change of state that can happen."""
+    named = {
+        (before, after)
+        for table in (CANCEL, PAUSE, RESUME, LOST, FORWARD)
+        for before, after in table.items()
+        if before != after
+    }
+    return named | {(state, JobState.FAILED) for state in LEASED}
 
 
 def test_final_states_never_change() -> None:

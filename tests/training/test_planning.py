@@ -114,8 +114,7 @@ def test_a_job_and_the_command_line_plan_the_same_text_alike(
     file = tmp_path / "words.txt"
     file.write_text("\n".join(WORDS * 3))
     wishes = Wishes(validation_fraction=0.2, test_fraction=0.0)
-    fractions = {"validation_fraction": 0.2, "test_fraction": 0.0}
-    read = prepare(file, format=format, **fractions).profile
+    read = prepare(file, format=format, validation_fraction=0.2, test_fraction=0.0).profile
     stored = Datasets(sqlite_database, BlobStore(str(tmp_path / "texts"))).add(file, "w", format)
     plans = [plan_training(text, wishes, speed=1e10) for text in (read, stored)]
     assert plans[0] == plans[1]

@@ -61,9 +61,11 @@ def test_a_models_folder_that_is_away_is_not_filled_again(here: Path) -> None:
     assert not (here / "models").exists()
 
 
-@pytest.mark.parametrize("chosen", [{"models_dir": "models"}, {"store_url": "file:///tmp/none"}])
-def test_a_place_that_was_chosen_is_left_as_it_is(here: Path, chosen: dict[str, str]) -> None:
-    with Installation(Settings(**chosen)) as installation:
+@pytest.mark.parametrize(
+    "chosen", [Settings(models_dir=Path("models")), Settings(store_url="file:///tmp/none")]
+)
+def test_a_place_that_was_chosen_is_left_as_it_is(here: Path, chosen: Settings) -> None:
+    with Installation(chosen) as installation:
         assert installation.index.list() == []
     assert not (here / "models").exists()
 

@@ -19,7 +19,7 @@ from ..vocabulary import BOUNDARY, Ids
 from .windows import IGNORED, CorpusFormat, SplitName, Window, Windows, check_fractions
 
 MINIMUM_RECORDS: Final = 3
-_PAD_TO: Final = 8  # few distinct shapes: oneDNN keeps a primitive for every one it meets
+_PAD_TO: Final = 8  # few distinct shapes: oneDNN caches a primitive for each one
 
 
 class LineCorpus:

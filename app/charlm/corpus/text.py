@@ -82,9 +82,9 @@ class TextCorpus:
 
         The split is read by ``rows`` rows at once. Each first reads the boundary
         and the 512 characters or more before its share, uncounted, so that its
-        state is that of one single pass for every practical purpose. (Started on
-        a character instead, as training never does, a network may lose its way
-        and not find it again: 22 bits a character against 7 on Tang poems.)
+        state is in practice that of one single pass. (Started on
+        a character instead, which never happens in training, a network may get lost
+        for the rest of the text: 22 bits per character against 7 on Tang poems.)
         """
         ids = self._splits[split][:limit]
         rows = max(1, min(rows, len(ids) // (2 * _WARM_UP)))

@@ -50,7 +50,7 @@ _ARCH_PRCTL, _REQUEST_STATE, _TILE_STATE = 158, 0x1023, 18
 
 
 def _configuration() -> NDArray[np.uint8]:  # pragma: no cover  (depends on the machine)
-    """Eight full tiles as ``ldtilecfg`` wants them; empty where there are none to be had."""
+    """Eight full tiles as ``ldtilecfg`` expects them; empty if the processor has none."""
     nothing = np.zeros(0, dtype=np.uint8)
     if not HAS_TILES or sys.platform != "linux":
         return nothing

@@ -49,7 +49,7 @@ def declared(builder: Any, name: str, kind: Any) -> Any:  # pragma: no cover
 
 
 def scaled(builder: Any, sums: Any, scale: Any, offset: Any) -> Any:  # pragma: no cover
-    """(sums − offset) · scale: what an int8 product's sums stand for."""
+    """(sums − offset) · scale: the value of an int8 product's sums."""
     exact = builder.sub(sums, offset)
     return builder.fmul(builder.sitofp(exact, V16F32), scale)
 

@@ -47,7 +47,7 @@ def _group(integers: bool) -> Any:
     """
     six, four, two, one = (block(size, integers=integers) for size in (6, 4, 2, 1))
 
-    def multiply(
+    def multiply(  # pragma: no cover  (compiled)
         x: int, x_row: int, w: int, steps: int, scales: int, offsets: int, biases: int, y: int,
         y_row: int, rows: int,
     ) -> None:  # fmt: skip

@@ -1,8 +1,8 @@
 """Checkpoints as files: safetensors with the facts as JSON in the header, no pickle.
 
-Takes and gives ``charlm.Checkpoint``; files are written and read through a
+Takes and returns ``charlm.Checkpoint``; files are written and read through a
 ``BlobStore``, which flushes them to the disk and reads them back. A file is
-believed only if its digest is the one in its row. Knows no SQL.
+used only if its digest is the one in its row. Knows no SQL.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _PREFIX: Final = 8  # bytes of the header's length, little-endian
 
 
 def checkpoint_key(run_id: str, attempt: int, step: int, kind: CheckpointKind) -> str:
-    """Where a checkpoint lies in its store."""
+    """The key of a checkpoint in its store."""
     return f"{run_id}/{attempt}-{step}-{kind}.safetensors"
 
 

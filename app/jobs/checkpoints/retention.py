@@ -1,8 +1,7 @@
-"""Which checkpoints are kept: best and final ones always, periodic ones for a while.
+"""Decide which checkpoints are kept: best and final ones always, periodic ones for a while.
 
-Takes a database and the store of checkpoints. Rows go first, then files, so
-that a row never points at a file that is not there; files that lost their row,
-or never got one because their writer died, go with the next round.
+Takes a database and the store of checkpoints. Rows go first, then files, so that a row
+never points at a missing file; files without a row go with the next round.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ _DAY_MS = 86_400_000
 
 
 class Retention:
-    """Periodic checkpoints of finished jobs go after ``days``."""
+    """Delete periodic checkpoints of finished jobs after ``days``."""
 
     def __init__(self, database: Database, checkpoints: BlobStore, *, days: float) -> None:
         self._database = database
@@ -26,7 +25,7 @@ class Retention:
         self._days = days
 
     def apply(self) -> int:
-        """Remove what is too old and what nobody knows; the number of files removed."""
+        """Remove old files and files without a row; returns the number of files removed."""
         for key in self._expired():
             self._checkpoints.delete(key)
         self._checkpoints.sweep()
@@ -52,7 +51,7 @@ class Retention:
             return list(session.scalars(gone))
 
     def _orphans(self) -> list[str]:
-        """Files without a row, but for those of runs that somebody may be writing just now."""
+        """Files without a row, except of runs that a process may be writing now."""
         files = self._checkpoints.sizes()
         with self._database.session(read_only=True) as session:
             known = set(session.scalars(select(CheckpointRow.uri)))

@@ -51,10 +51,10 @@ class CheckpointRows:
             return read_checkpoints(session, run_id)
 
     def add(self, claim: Claim, run_id: str, new: NewCheckpoint) -> list[str]:
-        """Give a stored checkpoint its row; the keys of those it makes superfluous.
+        """Give a stored checkpoint its row; returns the keys of those it replaces.
 
-        A checkpoint beyond every earlier one is progress: attempts are counted
-        from zero again. Raises LeaseLost.
+        A checkpoint beyond every earlier one is progress: attempts are counted from zero.
+        Raises LeaseLost.
         """
         with self._database.session() as session:
             renew_lease(session, claim, self._times)
@@ -83,7 +83,7 @@ class CheckpointRows:
             return _forget(session, _superfluous(read_checkpoints(session, run_id)))
 
     def drop(self, claim: Claim, checkpoint: CheckpointInfo, reason: str) -> None:
-        """Forget a checkpoint that cannot be used, and say so; raises LeaseLost."""
+        """Delete the row of a checkpoint that cannot be used, with an event; raises LeaseLost."""
         with self._database.session() as session:
             renew_lease(session, claim, self._times)
             _forget(session, [checkpoint])

@@ -1,8 +1,8 @@
-"""When a training process writes a checkpoint, and which one it goes on from.
+"""Decide when a training writes a checkpoint, and which one it resumes from.
 
-Takes a training between two steps; writes the file first, its row second, and
-removes what that makes superfluous. What prevents a checkpoint (a full disk) is
-told, and the training goes on: it costs safety, not the result.
+Takes a training between two steps; writes the file first, its row second, and removes
+those it replaces. What prevents a checkpoint (a full disk) becomes an event, and the
+training goes on: it costs safety, not the result.
 """
 
 from __future__ import annotations
@@ -63,12 +63,12 @@ class CheckpointSaver:
         return None
 
     def begin(self, trainer: Trainer) -> None:
-        """Save from this training from now on."""
+        """Save checkpoints of this training from now on."""
         self._trainer = trainer
         self._saved_at = time.monotonic()
 
     def save_if_due(self, progress: Progress) -> None:
-        """Save when it is time, and earlier when the network has improved."""
+        """Save when due, and earlier if the network has improved."""
         best = self._training.best
         improved = progress.validation is not None and best is not None
         improved = improved and best is not None and best.step == progress.step
@@ -77,7 +77,7 @@ class CheckpointSaver:
             self.save("best" if improved else "periodic")
 
     def save(self, kind: CheckpointKind) -> None:
-        """Write a checkpoint now, unless this one was written just before; raises LeaseLost."""
+        """Write a checkpoint now, unless the same step was just written; raises LeaseLost."""
         training, claim = self._training, self._claim
         if self._saved == (training.step, kind):
             return

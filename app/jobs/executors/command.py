@@ -12,20 +12,19 @@ _FOLDER = Path(_init).parent
 
 
 def runner_arguments(claim: Claim) -> list[str]:
-    """What tells the runner which attempt it is."""
+    """The arguments that tell the runner its attempt."""
     return [claim.job_id, str(claim.number), str(claim.token)]
 
 
 def runner_command(claim: Claim) -> list[str]:
-    """What is given to Python: the module and its arguments.
-
-    ``-P``: a folder that happens to be the current one is not searched for modules.
+    """Python's arguments: the module and its own. ``-P`` keeps the current folder off the
+    module path.
     """
     return ["-P", "-m", f"{_package}.runner", *runner_arguments(claim)]
 
 
 def runner_path() -> dict[str, str]:
-    """The environment in which Python finds this package as it was found here.
+    """The environment in which Python finds this same package.
 
     A clone that is not installed is found by its folder; an installed package
     (``charloom``, which is kept in ``app/`` where it is edited) by Python itself.

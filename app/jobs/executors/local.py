@@ -1,7 +1,7 @@
-"""Runners as processes of this machine.
+"""Run runners as processes of this machine.
 
-A reference is ``host/pid/start``: any server on the same machine understands it,
-also one that was started later, so a runner outlives its server and is found again.
+A reference is ``host/pid/start``: any server on the same machine understands it, so a
+runner outlives its server and is found again.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from . import Status
 from .command import runner_arguments, runner_command, runner_path
 from .processes import RunnerProcess, running
 
-_LAST_WORDS: Final = 8_000  # bytes kept of what a runner that crashed has written
-_OLD: Final = 86_400.0  # seconds after which what a runner wrote is thrown away
+_LAST_WORDS: Final = 8_000  # bytes kept of a crashed runner's output
+_OLD: Final = 86_400.0  # seconds for which a runner's output is kept
 _SWEEP_SECONDS: Final = 600.0
 _REMEMBERED: Final = 1000  # exit codes
 
@@ -32,8 +32,8 @@ _REMEMBERED: Final = 1000  # exit codes
 class LocalExecutor:
     """One process group for each runner.
 
-    ``environment`` is added to this process's own; ``folder`` takes what runners
-    write to standard error; ``gpus`` are given out in turn.
+    ``environment`` is added to this process's own; ``folder`` takes their standard error;
+    ``gpus`` are assigned in turn.
     """
 
     name = "local"
@@ -83,7 +83,7 @@ class LocalExecutor:
             if code is not None:
                 self._exit_codes[reference] = code
                 return Status.GONE
-            # One that ends just now is gone at the next look, when its exit code is known.
+            # One that is just ending is gone at the next check, when its exit code is known.
             known = _process(reference).status()
             return Status.STOPPED if known is Status.STOPPED else Status.ALIVE
         return _process(reference).status()
@@ -126,7 +126,7 @@ class LocalExecutor:
         return self._folder / f"{claim.job_id}-{claim.number}.log"
 
     def _gpu(self) -> dict[str, str]:
-        """The GPU that the fewest of our runners have, where there is more than one."""
+        """The GPU that the fewest of our runners use, if there are several."""
         if len(self._gpus) < 2:
             return {}
         with self._lock:

@@ -1,4 +1,4 @@
-"""Processes of this machine: which one it is, whether it is still there, what it runs.
+"""Processes of this machine: identity, state and command line.
 
 Knows no executor and no job.
 """
@@ -14,14 +14,14 @@ import psutil
 
 from . import Status
 
-_SAME_START: Final = 2.0  # seconds; some systems tell starts roughly
+_SAME_START: Final = 2.0  # seconds; some systems round start times
 
 
 class RunnerProcess(NamedTuple):
     """A process, and no later one with the same number.
 
-    ``started`` is in seconds from the machine's start: setting the clock must not
-    make it another process.
+    ``started`` is in seconds from the machine's start: changing the clock must not make it
+    another process.
     """
 
     host: str
@@ -48,7 +48,7 @@ class RunnerProcess(NamedTuple):
         return self.host == host_name()
 
     def status(self) -> Status:
-        """What has become of it; UNKNOWN on another machine."""
+        """Its state; UNKNOWN on another machine."""
         if not self.is_here:
             return Status.UNKNOWN
         try:
@@ -70,13 +70,13 @@ def running(arguments: Sequence[str]) -> RunnerProcess | None:
         try:
             if process.cmdline()[-len(wanted) :] == wanted:
                 return RunnerProcess.of(process.pid)
-        except psutil.Error:  # gone meanwhile, or another user's
+        except psutil.Error:  # gone by now, or another user's
             continue
     return None
 
 
 def host_name() -> str:
-    """This machine, as owners of leases and references name it."""
+    """This machine's name in leases and references."""
     return socket.gethostname().replace("/", "_")
 
 
