@@ -25,6 +25,7 @@ from .catalog.models import Registry
 from .catalog.publishing import adopt, published_by
 from .charlm.network_config import NetworkConfig
 from .charlm.schedule import TrainingConfig
+from .charlm.vocabulary import Vocabulary
 from .database.session import Database
 from .errors import (
     CharloomError,
@@ -48,7 +49,7 @@ from .store.artifact import Artifact, Lineage
 from .store.blobs import BlobStore
 from .store.card import library_versions
 from .training.planning import TrainingPlan
-from .training.prepare import prepare
+from .training.prepare import Prepared, prepare
 from .training.trainer import Trainer
 from .wiring.full import FullInstallation
 
@@ -160,33 +161,14 @@ class Attempt:
         )
 
     def _prepared(self, job: Assignment, recorder: Recorder) -> tuple[Trainer, Artifact | None]:
-        """Read the corpus; returns a trainer for the plan made when the job was submitted."""
-        around = self.around
-        if job.dataset_id is None:
-            raise NotFound("The job's dataset was deleted.", code="dataset_not_found")
-        base = None
-        if job.base_version is not None:
-            base = around.registry.open(around.registry.resolve(job.base_version))
-        dataset = around.datasets.get(job.dataset_id)
-        asked = job.spec["training"]
+        """A trainer for the plan made when the job was submitted, and the model it starts from."""
+        registry = self.around.registry
+        base = registry.open(registry.resolve(job.base_version)) if job.base_version else None
         plan = TrainingPlan(
             NetworkConfig(**job.parameters["network"]),
             TrainingConfig(**{**job.parameters["training"], "plan": ()}),
         )
-        with around.datasets.local(dataset) as path:
-            prepared = prepare(
-                path,
-                format=dataset.format,
-                validation_fraction=asked["validation_fraction"],
-                test_fraction=asked["test_fraction"],
-                seed=asked["seed"],
-                known=base.vocabulary if base else None,
-            )
-        if prepared.profile.sha256 != dataset.sha256:
-            raise InvalidInput(
-                "The file of the dataset is not the one that was uploaded; upload it again.",
-                code="dataset_changed",
-            )
+        prepared = self._read(job, base.vocabulary if base else None)
         trainer = Trainer(prepared, plan)
         recorder.tell(
             "prepared",
@@ -195,6 +177,28 @@ class Attempt:
             f"{trainer.device.type}.",
         )
         return trainer, base
+
+    def _read(self, job: Assignment, known: Vocabulary | None) -> Prepared:
+        """The corpus of the job; raises NotFound, and InvalidInput if its file has changed."""
+        if job.dataset_id is None:
+            raise NotFound("The job's dataset was deleted.", code="dataset_not_found")
+        dataset = self.around.datasets.get(job.dataset_id)
+        asked = job.spec["training"]
+        with self.around.datasets.local(dataset) as path:
+            prepared = prepare(
+                path,
+                format=dataset.format,
+                validation_fraction=asked["validation_fraction"],
+                test_fraction=asked["test_fraction"],
+                seed=asked["seed"],
+                known=known,
+            )
+        if prepared.profile.sha256 != dataset.sha256:
+            raise InvalidInput(
+                "The file of the dataset is not the one that was uploaded; upload it again.",
+                code="dataset_changed",
+            )
+        return prepared
 
     def _trained(
         self,

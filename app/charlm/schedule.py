@@ -28,6 +28,7 @@ the number of steps is known does not depend on it.
 """
 
 _CORRECTED_AT: Final = (0.2, 0.4, 0.6, 0.8, 0.9, 0.95, 0.98)
+_SHORT_WARMUP: Final = 10  # the warm-up is at most this part of a short run: a tenth
 _STEPS_BELIEVED: Final = 5  # measured before a correction is made, also after resuming
 
 
@@ -102,8 +103,9 @@ class TrainingConfig:
         """
         rate = self.learning_rate
         if self.warmup_steps:
-            # A short run cannot afford the whole warm-up.
-            warmup = min(self.warmup_steps, max(1, (steps or 10**9) // 10))
+            warmup = self.warmup_steps
+            if steps:
+                warmup = min(warmup, max(1, steps // _SHORT_WARMUP))
             rate *= min(1.0, (step + 1) / warmup)
         if self.schedule == "linear" and steps:
             rate *= max(0.0, min(1.0, (steps - step) / ((1 - HELD) * steps)))

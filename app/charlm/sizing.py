@@ -10,6 +10,7 @@ Arithmetic only: ``speed.py`` measures the machine.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -20,6 +21,7 @@ from .schedule import TrainingConfig
 
 SIZES: Final = (32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048)
 
+# Found by measured runs: docs/decisions/0006-sizing.md.
 _CHARACTERS_A_WEIGHT: Final = 2.5
 _WEIGHTS_A_CHARACTER: Final = 8.0
 _MOST_PASSES: Final = 60
@@ -27,7 +29,15 @@ _OPERATIONS: Final = 6  # multiply and add, once forward and twice backward, for
 _DROPOUT_BY_PASSES: Final = ((2.5, 0.0), (6.0, 0.1), (12.0, 0.2), (25.0, 0.3), (40.0, 0.4))
 _MOST_DROPOUT: Final = 0.5
 _EMBEDDING_BY_SYMBOLS: Final = ((300, 64), (3000, 96))
+_MOST_EMBEDDING: Final = 128
 _CHARACTERS_A_STEP: Final = 640  # of records, in all rows together
+_LINE_WINDOWS: Final = (8, 128)  # the least and the most
+_LINE_ROWS: Final = (16, 128)
+_TEXT_WINDOW: Final = 100
+_SHORT_TEXT: Final = (10_000, 50)  # up to so many characters, a window of that many
+_TEXT_ROWS_BY_READABLE: Final = ((2e7, 16), (2e8, 32))
+_MOST_TEXT_ROWS: Final = 64
+_RATES: Final[Mapping[CorpusFormat, float]] = {"text": 0.004, "lines": 0.003}
 _WIDE: Final = 512  # a wider network takes a lower rate
 
 
@@ -117,22 +127,29 @@ def _size(facts: CorpusFacts, affordable: float, cell: Cell) -> tuple[int, str]:
 
 
 def _embedding(symbols: int) -> int:
-    return next((size for most, size in _EMBEDDING_BY_SYMBOLS if symbols <= most), 128)
+    sizes = (size for most, size in _EMBEDDING_BY_SYMBOLS if symbols <= most)
+    return next(sizes, _MOST_EMBEDDING)
 
 
 def _rows_and_window(facts: CorpusFacts, readable: float) -> tuple[int, int]:
     """Rows a power of two; longer trainings can afford larger, smoother steps."""
     if facts.format == "lines":
-        window = min(128, max(8, facts.typical_length))
+        window = _clamped(facts.typical_length, _LINE_WINDOWS)
         rows = _CHARACTERS_A_STEP / max(1.0, min(facts.mean_length, window))
-        return min(128, max(16, _power_of_two(rows))), window
-    window = 100 if facts.train_characters > 10_000 else 50
-    rows = 16 if readable < 2e7 else 32 if readable < 2e8 else 64
-    return rows, window
+        return _clamped(_power_of_two(rows), _LINE_ROWS), window
+    short, short_window = _SHORT_TEXT
+    window = _TEXT_WINDOW if facts.train_characters > short else short_window
+    by_readable = (rows for most, rows in _TEXT_ROWS_BY_READABLE if readable < most)
+    return next(by_readable, _MOST_TEXT_ROWS), window
+
+
+def _clamped(value: int, bounds: tuple[int, int]) -> int:
+    least, most = bounds
+    return min(most, max(least, value))
 
 
 def _rate(form: CorpusFormat, network: NetworkConfig) -> float:
-    rate = (0.004 if form == "text" else 0.003) * network.descriptor.rate
+    rate = _RATES[form] * network.descriptor.rate
     if network.hidden_size > _WIDE:
         rate *= (_WIDE / network.hidden_size) ** 0.5
     return round(rate, 5)
