@@ -1,7 +1,7 @@
 """Bounds of the numbers that users may set.
 
-Each bound is written once, beside the class that it holds for (``NETWORK_BOUNDS``,
-``TRAINING_BOUNDS``, ``SAMPLING_BOUNDS``, ``FRACTION_BOUNDS``); command line, job
+Each bound is defined once, next to the class it applies to (``NETWORK_BOUNDS``,
+``TRAINING_BOUNDS``, ``SAMPLING_BOUNDS``, ``FRACTION_BOUNDS``). The command line, job
 specifications and request bodies read it from there.
 """
 
@@ -39,7 +39,7 @@ class Bound:
 def check_bounds(fields: object, bounds: Mapping[str, Bound], *, group: str = "") -> None:
     """Check the attributes of ``fields`` against their bounds; None passes.
 
-    Raises InvalidInput that names the field, preceded by ``group`` (``network.``).
+    Raises InvalidInput, naming the field with the prefix ``group`` (such as ``network.``).
     """
     for name, bound in bounds.items():
         value = getattr(fields, name)
@@ -48,7 +48,7 @@ def check_bounds(fields: object, bounds: Mapping[str, Bound], *, group: str = ""
 
 
 def out_of_range(field: str, expected: str) -> InvalidInput:
-    """The error of a field that must be ``expected``."""
+    """The error for a field that must be ``expected``."""
     return InvalidInput(f"{field} must be {expected}.", param=field, code="out_of_range")
 
 

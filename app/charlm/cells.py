@@ -1,6 +1,6 @@
-"""The cells of recurrent networks: one descriptor each, all that other modules know about a cell.
+"""The cells of recurrent networks: one descriptor each, all that other modules know of a cell.
 
-A new cell is an entry here and a compiled function in ``kernels/cells.py``. Knows
+To add a cell, add an entry here and a compiled function in ``kernels/cells.py``. Knows
 neither torch nor numba.
 """
 
@@ -18,21 +18,21 @@ class CellDescriptor:
     """One cell's properties.
 
     ``gates`` names the blocks of H rows in each layer's weights [G·H, …], in the
-    order that torch stores them in.
+    order in which torch stores them.
     """
 
     name: Cell
-    kernel: str  #: the compiled function of one time step, in ``kernels/cells.py``
-    torch_layers: str  #: the class of ``torch.nn`` that trains it
+    kernel: str  #: the compiled function for one time step, in ``kernels/cells.py``
+    torch_layers: str  #: the class in ``torch.nn`` that trains it
     gates: tuple[str, ...]
-    states: int = 1  #: numbers of state per unit; 2: hidden state, then cell state
-    bounded: bool = True  #: the hidden state stays within ±1, so that int8 can round it
+    states: int = 1  #: values per unit; 2: hidden state, then cell state
+    bounded: bool = True  #: the hidden state stays within ±1, so int8 can round it
     activation: Activation | None = None  #: the activation, where a cell has several
     hidden_bias: bool = True  #: whether its second bias is trained
-    rate: float = 1.0  #: factor for the chosen learning rate
+    rate: float = 1.0  #: factor on the chosen learning rate
 
 
-_PLAIN_RATE: Final = 0.25  # a plain network has no gate that keeps its gradients small
+_PLAIN_RATE: Final = 0.25  # rnn has no gates to keep its gradients small
 
 CELLS: Final = (
     # h_t = f(W_hh h + W_xh x + b_h) has one bias.
@@ -49,5 +49,5 @@ CELLS: Final = (
 
 
 def cell_of(name: Cell, activation: Activation = "tanh") -> CellDescriptor:
-    """The descriptor of a cell; ``activation`` matters to ``rnn`` only."""
+    """The descriptor of a cell; only ``rnn`` uses ``activation``."""
     return next(c for c in CELLS if c.name == name and c.activation in (None, activation))

@@ -10,7 +10,7 @@ from .bounds import Bound, check_bounds, out_of_range
 from .cells import Activation, Cell, CellDescriptor, cell_of
 
 NETWORK_BOUNDS: Final[Mapping[str, Bound]] = {
-    "layers": Bound(1, 15),  # their tensors fit the 64 that a model file may have
+    "layers": Bound(1, 15),  # their tensors stay within the 64 that a model file may have
     "hidden_size": Bound(1, 16_384),
     "embedding_size": Bound(1, 16_384),
     "dropout": Bound(0, 1, below_most=True),
@@ -21,9 +21,9 @@ NETWORK_BOUNDS: Final[Mapping[str, Bound]] = {
 class NetworkConfig:
     """The shape of a network; with ``symbols`` it determines every weight's shape.
 
-    ``tied`` uses the embedding as the output weights too, which needs
-    ``embedding_size == hidden_size`` (Press and Wolf 2017). ``activation`` is
-    read by ``rnn`` only. Raises InvalidInput, naming the field.
+    ``tied`` also uses the embedding as the output weights, which requires
+    ``embedding_size == hidden_size`` (Press and Wolf 2017). Only ``rnn`` uses
+    ``activation``. Raises InvalidInput, naming the field.
     """
 
     cell: Cell = "lstm"
@@ -54,16 +54,16 @@ class NetworkConfig:
 
     @property
     def state_size(self) -> int:
-        """S, the numbers that a layer remembers for one row."""
+        """S, the size of one layer's state for one row."""
         return self.descriptor.states * self.hidden_size
 
     @property
     def recurrent_weights(self) -> int:
-        """The number of weights in the products of the first layer."""
+        """The number of weights in the matrix products of the first layer."""
         return self.gates * self.hidden_size * (self.embedding_size + self.hidden_size)
 
     def weight_shapes(self, symbols: int) -> dict[str, tuple[int, ...]]:
-        """Name and shape of every trained tensor, in the order they are stored."""
+        """Name and shape of every trained tensor, in storage order."""
         width = self.gates * self.hidden_size
         shapes: dict[str, tuple[int, ...]] = {"embedding.weight": (symbols, self.embedding_size)}
         for layer in range(self.layers):
@@ -78,7 +78,7 @@ class NetworkConfig:
         return shapes
 
     def parameters(self, symbols: int) -> int:
-        """The number of trained numbers."""
+        """The number of trained parameters."""
         return sum(
             shape[0] * (shape[1] if len(shape) > 1 else 1)
             for shape in self.weight_shapes(symbols).values()

@@ -1,9 +1,9 @@
-"""The two losses, and the optimizers that change the weights.
+"""The two losses, and the optimizers that update the weights.
 
 Takes logits and targets, or a network and a ``TrainingConfig``. Knows nothing of
 text, time or the order of steps.
 
-Shapes: N predicted places (rows × time steps), V symbols.
+Shapes: N predicted positions (rows × time steps), V symbols.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def squared_error(logits_NV: Tensor, targets_N: Tensor) -> Tensor:
     The Brier score (Brier 1950): between 0 and 2.
     """
     counted_N = targets_N != IGNORED
-    # Subtracting in place of a one-hot matrix: V may be tens of thousands.
+    # Subtract 1 at the targets instead of building a one-hot matrix: V may be tens of thousands.
     minus_one_N1 = -torch.ones_like(logits_NV[:, :1])
     errors_NV = logits_NV.softmax(dim=1).scatter_add(
         1, targets_N.clamp(min=0)[:, None], minus_one_N1
@@ -74,7 +74,7 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
 
 
 def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
-    """The inverse of ``optimizer_tensors``, onto the devices of the optimizer's weights."""
+    """The inverse of ``optimizer_tensors``; moves tensors to the devices of the weights."""
     entries: dict[int, dict[str, Tensor]] = {}
     for key, value in tensors.items():
         index, name = key.split(".", 1)

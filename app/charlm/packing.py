@@ -1,8 +1,8 @@
-"""A network's weights as the compiled loops read them.
+"""A network's weights in the layout that the compiled loops read.
 
-The product of the first layer's input weights with each embedding is a table:
-the input of a character network has only V values. Every gate is padded to whole
-vector registers.
+The product of the first layer's input weights with each embedding is stored as a table,
+because the input of a character network has only V values. Every gate is padded to
+whole vector registers.
 
 Shapes: V symbols, L layers, H hidden (P when padded to 16), K inputs, G gates,
 N = G·P padded to 64.
@@ -26,7 +26,7 @@ Floats = NDArray[np.float32]
 
 
 def _spread_gates(matrix: Floats, gates: int, columns: int) -> Floats:
-    """[G·H, K] -> [N, columns]: each gate padded to P units, all of them to N outputs."""
+    """[G·H, K] -> [N, columns]: each gate padded to P units, all gates together to N outputs."""
     units = len(matrix) // gates
     width = padded(units, LANES)
     spread = np.zeros((gates, width, columns), dtype=np.float32)
@@ -37,7 +37,7 @@ def _spread_gates(matrix: Floats, gates: int, columns: int) -> Floats:
 
 
 def pack_network(network: CharNetwork, *, integers: bool) -> stepping.Weights:
-    """All weights of a network, as int8 or float32, the first layer's input as a table."""
+    """Pack a network's weights as int8 or float32, the first layer's input weights as a table."""
     config = network.config
     gates, width = config.gates, padded(config.hidden_size, LANES)
     hidden: list[PackedMatrix] = []
@@ -73,7 +73,7 @@ def _alone(matrix: PackedMatrix) -> tuple[Any, Any, Any, Any]:
 def _stacked(
     matrices: Sequence[PackedMatrix], like: PackedMatrix | None = None
 ) -> tuple[Any, Any, Any, Any]:
-    """One array a part, [layers, …]; of no layers, with the shape of ``like``."""
+    """One array [layers, …] per part; for no layers, shaped like ``like``."""
     if not matrices:
         assert like is not None
         parts = _alone(like)

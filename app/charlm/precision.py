@@ -1,4 +1,4 @@
-"""Choose between int8 and float32 for serving: int8, unless it costs more than 0.1 %."""
+"""Choose between int8 and float32 for serving: int8, unless its loss is over 0.1 % higher."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from .scoring import batches, score
 from .vocabulary import Ids
 
 TOLERANCE: Final = 0.001
-"""The share by which int8 may be worse and still be chosen."""
+"""The largest relative loss in nats at which int8 is still chosen."""
 
-_SYMBOLS: Final = 20_000
-_PIECE: Final = 1_000  # symbols of one record that are enough
+_SYMBOLS: Final = 20_000  # compared by default
+_PIECE: Final = 1_000  # symbols compared of one record, at most
 
 
 class Comparison(NamedTuple):
-    """The chosen precision, and how many more nats int8 needs, relative to float32."""
+    """The chosen precision, and the relative increase in nats from float32 to int8."""
 
     precision: Precision
     int8_loss: float | None  # None where int8 is not possible
@@ -27,9 +27,9 @@ class Comparison(NamedTuple):
 def compare_precisions(
     network: CharNetwork, records: Iterable[Ids], *, closed: bool, symbols: int = _SYMBOLS
 ) -> Comparison:
-    """Score about ``symbols`` symbols of held-out records in both and choose.
+    """Score about ``symbols`` symbols of held-out records in both precisions and choose one.
 
-    int8 is chosen when its bits per character are within 0.1 % of float32's.
+    Chooses int8 if its nats exceed float32's by at most 0.1 %.
     """
     if not network.config.descriptor.bounded:
         return Comparison("float32", None)

@@ -1,4 +1,4 @@
-"""The speed of this machine at training, measured. Shapes: B rows, T time steps, V symbols."""
+"""Measure this machine's training speed. Shapes: B rows, T time steps, V symbols."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from .network_config import NetworkConfig
 from .optimisation import cross_entropy
 from .sizing import operations
 
-_NETWORK: Final = NetworkConfig("lstm", 1, 384, 64)  # of a typical size
+# Sizes of a typical training.
+_NETWORK: Final = NetworkConfig("lstm", 1, 384, 64)
 _SYMBOLS: Final = 64
 _ROWS, _STEPS = 16, 64
 
@@ -27,7 +28,7 @@ def measure_speed(clock: Callable[[], float], device: torch.device, seconds: flo
         logits_BTV, _ = network(chars_BT, state_BLS)
         torch.autograd.backward(cross_entropy(logits_BTV.flatten(0, 1), chars_BT.flatten()))
         network.zero_grad()
-        network.output.bias.sum().item()  # waits for a GPU to be done
+        network.output.bias.sum().item()  # wait for a GPU to finish
 
     step()
     began, steps = clock(), 0

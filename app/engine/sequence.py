@@ -1,11 +1,11 @@
 """A client's request to the engine, and one text while it is served.
 
-A ``Request`` is one call: prompts of ids, how many choices each, how to draw and
-when to stop. The engine makes a ``Sequence`` for every choice. A sequence knows
-how many of its symbols the network has seen; reading a prompt, scoring a record
-and writing a completion are the same thing, seen catching up with the ids.
+A ``Request`` is one call: prompts of ids, the number of choices for each, how to draw and
+when to stop. The engine makes a ``Sequence`` for every choice. A sequence stores how many
+of its symbols the network has seen. Reading a prompt, scoring a record and writing a
+completion are the same operation: catching up with the ids.
 
-Knows ids only: no text, no vocabulary, no HTTP, no threads.
+Works on ids only. Knows nothing of text, vocabularies, HTTP or threads.
 """
 
 from __future__ import annotations
@@ -23,28 +23,28 @@ from ..charlm.sampling import Sampling
 from ..charlm.vocabulary import BOUNDARY, Ids
 
 MOST_SYMBOLS: Final = 100_000
-"""The most symbols of a text."""
+"""The maximum length of a text in symbols."""
 
 MOST_CHOICES: Final = 128
-"""The most choices of one prompt."""
+"""The maximum number of choices per prompt."""
 
 
 class FinishReason(StrEnum):
     """Why a sequence ended, as the OpenAI protocol spells it."""
 
     STOP = "stop"  #: The boundary was drawn or a stop string was completed.
-    LENGTH = "length"  #: As many symbols as were asked for.
+    LENGTH = "length"  #: The sequence has the maximum number of symbols.
 
 
 class StopRule:
-    """Stop strings as ids; the text ends before the first one to be completed.
+    """Stop strings as ids; the text ends before the first stop string to be completed.
 
-    Of several completed by the same symbol the longest counts. Only written
-    symbols are looked at, never the prompt.
+    If one symbol completes several, the longest counts. Only written symbols are
+    searched, never the prompt.
     """
 
     def __init__(self, stops: Listed[Listed[int]] = ()) -> None:
-        # One code point an id, so that Python's own string search does the work.
+        # One code point per id, so that Python's own string search does the work.
         self._stops = tuple(_as_text(stop) for stop in stops if len(stop))
         self._longest = max(map(len, self._stops), default=0)
 
@@ -52,7 +52,7 @@ class StopRule:
         return bool(self._stops)
 
     def end(self, written: Listed[int], new_from: int, until: int) -> int | None:
-        """The text's end if one of the symbols new_from … until − 1 completes a stop."""
+        """The text's end if one of the symbols new_from … until − 1 completes a stop string."""
         first = max(0, new_from - self._longest + 1)
         tail = _as_text(written[first:until])
         found: tuple[int, int] | None = None
@@ -64,7 +64,7 @@ class StopRule:
         return None if found is None else first + found[1]
 
     def held_back(self, written: Listed[int]) -> int:
-        """How many of the last symbols a stop string could still claim."""
+        """How many of the last symbols could be the beginning of a stop string."""
         tail = _as_text(written[max(0, len(written) - self._longest + 1) :])
         for count in range(len(tail), 0, -1):
             if any(stop.startswith(tail[-count:]) for stop in self._stops):
@@ -80,13 +80,12 @@ def _as_text(ids: Listed[int]) -> str:
 class Request:
     """One call. ``prompts`` hold ids without the boundary that starts every text.
 
-    ``max_symbols`` 0 writes nothing. ``scored`` gives logprobs and ranks of the
-    prompt's own symbols; ``closed`` adds those of a closing boundary (and then
-    nothing may be written). ``boundary`` tells whether a record may end by
-    itself. ``top`` asks for that many alternatives beside each logprob.
-    ``timeout_seconds`` counts from submission. The sequence of prompt p and
-    choice c has the index p · choices + c, which also picks its random numbers:
-    equal prompts in one request give different texts.
+    With ``max_symbols`` 0 nothing is written. ``scored`` gives logprobs and ranks of the
+    prompt's own symbols; ``closed`` adds those of a closing boundary (and excludes
+    writing). ``boundary`` says whether the boundary may be drawn. ``top`` is the number of
+    alternatives given with each logprob. ``timeout_seconds`` counts from submission. The
+    sequence of prompt p and choice c has the index p · choices + c, which also selects its
+    random numbers: equal prompts in one request give different texts.
     """
 
     prompts: tuple[Ids, ...]
@@ -107,7 +106,7 @@ class Request:
 
     @property
     def symbols(self) -> int:
-        """The most symbols that this request can make the network read."""
+        """The maximum number of symbols that the network reads for this request."""
         reads = sum(len(prompt) + 1 for prompt in self.prompts)
         return reads + len(self.prompts) * self.choices * self.max_symbols
 
@@ -118,11 +117,11 @@ class Request:
 
 @dataclass
 class Piece:
-    """News of one sequence; pieces of one sequence can be joined.
+    """New results of one sequence; pieces of one sequence can be joined.
 
-    ``read_*`` belong to the prompt (scored requests only), ``ids`` and
-    ``logprobs`` to what was written. ``finish`` comes with the last piece;
-    ``cached`` is how many symbols of the prompt a cached state spared.
+    ``read_*`` belong to the prompt (scored requests only), ``ids``, ``logprobs`` and
+    ``tops`` to the completion. ``finish`` comes with the last piece; ``cached`` is the
+    number of prompt symbols that were not read thanks to a cached state.
     """
 
     index: int
@@ -158,10 +157,10 @@ class Piece:
 
 
 class Sequence:
-    """One text: ``prompt`` (from the boundary on) and what was written after it.
+    """One text: ``prompt`` (from the boundary on) and the symbols written after it.
 
-    ``seen`` symbols have been read by the network; ``cached`` of these came
-    from the state cache. While writing, the last symbol is always unread.
+    The network has read ``seen`` symbols, ``cached`` of them from a known state. While
+    writing, the last symbol is always unread.
     """
 
     def __init__(self, request: Request, prompt: NDArray[np.int32], index: int) -> None:
@@ -180,30 +179,30 @@ class Sequence:
         self.ended: int | None = None
         """How many written symbols belong to the finished text."""
         self.opened = False
-        """Whether it was reported that the prompt has been read."""
+        """Whether the end of the prompt was reported."""
         self.goal = len(prompt) if request.closed else len(prompt) - 1
-        """How many symbols are read before the first is drawn (or the score is complete)."""
+        """How many symbols to read before the first is drawn (or the score is complete)."""
 
     def check(self) -> None:
-        """The invariant of a sequence's position."""
+        """Assert the invariant of a sequence's position."""
         assert 0 <= self.cached <= self.seen <= len(self.prompt) + len(self.written)
 
     @property
     def spared(self) -> int:
-        """How many of the prompt's own symbols were not read, thanks to a known state."""
+        """How many of the prompt's own symbols were not read thanks to a known state."""
         return max(0, self.cached - 1)
 
     @property
     def reading(self) -> bool:
-        """Whether the prompt has not been read as far as it must be."""
+        """Whether the prompt has not been read as far as required."""
         return self.seen < self.goal
 
     def targets(self, start: int, end: int) -> NDArray[np.int32]:
-        """The symbols after those at start … end − 1; the boundary follows the last."""
+        """The symbols that follow those at start … end − 1; the boundary follows the last."""
         return self._followed[start:end]
 
     def ids_read(self) -> NDArray[np.int32] | None:
-        """What the network has read; None if that is more than the text (a stop string)."""
+        """The ids that the network has read; None if it read past the text (at a stop string)."""
         count = self.seen - len(self.prompt)
         if self.ended is not None and count > self.ended:
             return None
@@ -212,9 +211,9 @@ class Sequence:
     def accept(
         self, ids: list[int], logprobs: list[float], tops: list[list[tuple[int, float]]]
     ) -> Piece | None:
-        """Take newly drawn symbols; the piece to send on, if any.
+        """Append newly drawn symbols; return the piece to send, if any.
 
-        What a stop string could still claim is held back.
+        Symbols that could be the beginning of a stop string are held back.
         """
         request, new_from = self.request, len(self.written)
         self.written += ids
@@ -239,8 +238,8 @@ class Sequence:
         return self._piece(end, finish)
 
     def _piece(self, end: int, finish: FinishReason | None) -> Piece:
-        # With the boundary its logprob goes out too, so that a record's logprobs
-        # are complete; as text it is nothing.
+        # Send the boundary with its logprob, so that a record's logprobs are complete;
+        # it has no text.
         last = end
         if finish is FinishReason.STOP and self.written[end] == BOUNDARY:
             last = end + 1

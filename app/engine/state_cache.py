@@ -1,12 +1,12 @@
-"""Prefix -> the network's state after reading it; exact, bounded in bytes.
+"""A cache from prefix to the network's state after reading it; exact, bounded in bytes.
 
-A recurrent network's whole memory of a text is one small array, so a prefix
-cache is a dictionary. Keys are the network (artifact and precision) and the
-exact prefix, kept as a 128-bit keyed hash: entries need no copy of the text, and
-nobody outside can make two prefixes collide, for the key is drawn at start.
+The state of a recurrent network is one small array, so a prefix cache is a dictionary.
+Its keys are the network (artifact and precision) and the exact prefix as a 128-bit keyed
+hash. So entries need no copy of the text, and nobody outside can make two prefixes
+collide, because the hash key is drawn at start.
 
-Takes and gives numpy arrays; used by the engine's thread alone, so it has no
-lock. Does not know what a state means.
+Takes and gives numpy arrays. Only the engine's thread uses it, so it has no lock. Knows
+nothing of the meaning of a state.
 """
 
 from __future__ import annotations
@@ -21,11 +21,12 @@ from numba import njit
 from numpy.typing import NDArray
 
 _OVERHEAD: Final = 512
-"""Bytes counted for an entry's key and bookkeeping beside its state."""
+"""Bytes counted per entry for its key and bookkeeping, in addition to its state."""
 
 _SLOTS: Final = 1 << 20
-"""Counters for each half of a name: entries rarely share both, so lookups skip most lengths."""
+"""Counters per half of a name. Entries rarely share both, so lookups skip most lengths."""
 
+# The increment and the two multipliers of splitmix64 (Steele, Lea and Flood 2014).
 _GOLDEN: Final = np.uint64(0x9E3779B97F4A7C15)
 _MIX1: Final = np.uint64(0xBF58476D1CE4E5B9)
 _MIX2: Final = np.uint64(0x94D049BB133111EB)
@@ -35,8 +36,7 @@ _MIX2: Final = np.uint64(0x94D049BB133111EB)
 def prefix_hashes(ids: Any, key: Any) -> Any:
     """Two 64-bit hashes [n, 2] of every prefix ids[:1], ids[:2] … ids[:n].
 
-    A chain of splitmix64 finalisers (Steele, Lea and Flood 2014), started from
-    a secret ``key`` [2].
+    A chain of splitmix64 finalisers, started from a secret ``key`` [2].
     """
     hashes = np.empty((len(ids), 2), dtype=np.uint64)
     for half in range(2):
@@ -61,14 +61,14 @@ def longest_candidate(prefixes: Any, counts: Any, most: int) -> int:
 
 
 class Hit(NamedTuple):
-    """A state that has read the first ``length`` symbols."""
+    """The state after reading the first ``length`` symbols."""
 
     length: int
     state: NDArray[Any]
 
 
 class StateCache:
-    """Least recently used states are dropped once ``limit_bytes`` are held."""
+    """States within ``limit_bytes``; the least recently used are dropped first."""
 
     def __init__(self, limit_bytes: int) -> None:
         self.limit_bytes = limit_bytes
@@ -77,19 +77,19 @@ class StateCache:
         self.hits = 0
         self._key = np.array([secrets.randbits(64), secrets.randbits(64)], dtype=np.uint64)
         self._states: OrderedDict[tuple[Hashable, int, int, int], NDArray[Any]] = OrderedDict()
-        # How many entries have a name that falls here, by either half of it.
+        # The number of entries in each slot, by the first and by the second half of their names.
         self._counts = np.zeros((2, _SLOTS), dtype=np.int32)
 
     def __len__(self) -> int:
         return len(self._states)
 
     def prefixes(self, ids: NDArray[np.int32]) -> NDArray[np.uint64]:
-        """The names [n, 2] under which the prefixes of ``ids`` are kept."""
+        """The names [n, 2] of all prefixes of ``ids``."""
         hashes: NDArray[np.uint64] = prefix_hashes(ids, self._key)
         return hashes
 
     def longest(self, network: Hashable, prefixes: NDArray[np.uint64]) -> Hit | None:
-        """The state after the longest known of ``prefixes``; it must not be changed."""
+        """The state after the longest known prefix; the caller must not change it."""
         self.queries += 1
         length = len(prefixes)
         while length := longest_candidate(prefixes, self._counts, length):
@@ -106,7 +106,7 @@ class StateCache:
     def put(
         self, network: Hashable, prefixes: NDArray[np.uint64], length: int, state: NDArray[Any]
     ) -> None:
-        """Keep a copy of the state that has read exactly the first ``length`` symbols."""
+        """Store a copy of the state after exactly the first ``length`` symbols."""
         size = state.nbytes + _OVERHEAD
         if length == 0 or size > self.limit_bytes:
             return

@@ -1,9 +1,9 @@
-"""From the engine's thread to the waiting reader: pieces that merge, never a queue.
+"""Pieces from the engine's thread to a waiting reader: they merge and never queue.
 
-A stream holds at most one piece a sequence: what arrives before the reader returns is
-joined to it. A slow reader gets bigger pieces and delays no other. ``AsyncStream`` is for
-an event loop, woken by one call a tick however many streams have news; ``BlockingStream``
-is for threads.
+A stream holds at most one piece per sequence; a later piece is joined to one that was not
+read yet. A slow reader gets bigger pieces and does not delay others. ``AsyncStream`` is
+for an event loop, which is woken by one call per tick for all its streams;
+``BlockingStream`` is for threads.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from typing import Final
 from .sequence import Piece
 
 _READER_SECONDS: Final = 0.0005
-"""What each stream adds to the gap of all: two thousand pieces a second keep a core busy."""
+"""Added to every stream's gap per stream: two thousand pieces per second keep a core busy."""
 
 
 class Abandoned(Exception):
-    """The request was cancelled, so nothing more will come."""
+    """The request was cancelled; no more pieces will come."""
 
 
 class _Pending:
-    """Pieces by sequence, joined; filled by one thread, emptied by another."""
+    """Joined pieces by sequence; one thread fills it, another empties it."""
 
     def __init__(self, sequences: int) -> None:
         self._lock = threading.Lock()
@@ -51,7 +51,7 @@ class _Pending:
         return self._left == 0 or self._error is not None
 
     def take(self) -> tuple[list[Piece], bool]:
-        """The pieces so far, and whether they are all. Raises the stream's error."""
+        """The pieces so far, and whether these are the last. Raises the stream's error."""
         with self._lock:
             pieces, self._pieces = list(self._pieces.values()), {}
             if not pieces and self._error is not None:
@@ -60,9 +60,9 @@ class _Pending:
 
 
 class Bridge:
-    """Wakes the streams of one event loop: one call a tick at most, one outstanding at most.
+    """Wake the streams of one event loop, with at most one call per tick and one outstanding.
 
-    Made in the loop's own thread.
+    Create it in the loop's own thread.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -72,15 +72,15 @@ class Bridge:
         self._woken: set[asyncio.Event] = set()
         self._called = False
         self.readers = 0
-        """How many streams are being read; counted by the loop's own thread."""
+        """How many streams are being read; only the loop's own thread changes it."""
 
     def note(self, event: asyncio.Event) -> None:
-        """From the engine's thread: there is news; ``flush`` tells the loop."""
+        """Mark ``event`` to be set; ``flush`` wakes the loop. Called from the engine's thread."""
         with self._lock:
             self._woken.add(event)
 
     def flush(self) -> None:
-        """Called once a tick by the thread that does it."""
+        """Wake the loop if needed. Called once per tick by the thread of the tick."""
         if threading.get_ident() == self._thread:
             self._wake()
             return
@@ -90,7 +90,7 @@ class Bridge:
             self._called = True
         try:
             self._loop.call_soon_threadsafe(self._wake)
-        except RuntimeError:  # the loop is closed: no reader is left
+        except RuntimeError:  # the loop is closed, so there are no readers
             with self._lock:
                 self._woken.clear()
                 self._called = False
@@ -112,7 +112,7 @@ class AsyncStream:
         self._event = asyncio.Event()
         self._rested = asyncio.Event()  # the gap is over, or nothing more will come
         self.cancel: Callable[[], None] = lambda: None
-        """Give the request up; its rows are free at the next tick."""
+        """Cancel the request; its rows are free at the next tick."""
 
     def push(self, piece: Piece) -> None:
         self._pending.add(piece)
@@ -128,11 +128,11 @@ class AsyncStream:
             self._bridge.note(self._rested)
 
     async def pieces(self, gap_seconds: float = 0.0) -> AsyncGenerator[list[Piece], None]:
-        """Lists of pieces, one a sequence at most, until every sequence has finished.
+        """Lists of pieces, at most one per sequence, until every sequence has finished.
 
-        Between two lists at least ``gap_seconds`` pass, except before the last; more
-        when many streams are being read, or the loop would do nothing but send.
-        Leaving early cancels. Raises what the engine raised.
+        At least ``gap_seconds`` pass between two lists, except before the last; more if many
+        streams are being read, so that the loop does not only send. Leaving early cancels
+        the request. Raises the engine's errors.
         """
         loop = asyncio.get_running_loop()
         done, not_before = False, 0.0
@@ -159,16 +159,16 @@ class AsyncStream:
                 self.cancel()
 
     def collected(self) -> list[Piece] | None:
-        """As ``collect``, if nothing has to be waited for; else None, and nothing was taken."""
+        """As ``collect``, but without waiting: None, with no piece taken, unless complete."""
         if not self._pending.complete:
             return None
         pieces, done = self._pending.take()
         if not done:
-            self._pending.take()  # raises: an error is behind them
+            self._pending.take()  # raises: an error follows the pieces
         return sorted(pieces, key=lambda piece: piece.index)
 
     async def collect(self) -> list[Piece]:
-        """Everything, one piece a sequence, in the order of their indices."""
+        """All results, one piece per sequence, in the order of their indices."""
         whole: dict[int, Piece] = {}
         async for pieces in self.pieces():
             _gather(whole, pieces)

@@ -1,8 +1,7 @@
-"""A request at the engine's door and while it is served: its sequences, in order.
+"""A request while it waits and while it is served: its sequences, in order.
 
-Prompts that are equal are read once: the first sequence of each distinct prompt
-(the leader) reads it, the others start from a copy of the state it reached.
-Used under the engine's lock.
+Equal prompts are read once: the first sequence of each distinct prompt (the leader) reads
+it, the others start from a copy of the leader's state. Used under the engine's lock.
 """
 
 from __future__ import annotations
@@ -21,28 +20,28 @@ from .sequence import Piece, Request, Sequence
 
 
 class Network(Protocol):
-    """What the engine needs of a loaded model: a name for its states and the weights."""
+    """What the engine needs of a loaded network: a name for its states, and its weights."""
 
     @property
     def key(self) -> Hashable:
-        """Equal for two networks only if both give the same bits: artifact and precision."""
+        """Artifact and precision: equal for two networks only if both give the same bits."""
 
     @property
     def decoder(self) -> Decoder: ...
 
 
 class Sink(Protocol):
-    """Where pieces go; called by the engine's thread and must return at once."""
+    """The receiver of pieces; the engine's thread calls it, so it must return at once."""
 
     def push(self, piece: Piece) -> None: ...
 
     def fail(self, error: Exception) -> None:
-        """No more pieces will come, because of ``error``."""
+        """Called when no more pieces will come, because of ``error``."""
 
 
 @dataclass(frozen=True, eq=False)
 class Admitted:
-    """A sequence and where it belongs."""
+    """A sequence with its submission and group; ``leads`` is true for a group's leader."""
 
     sequence: Sequence
     submission: Submission
@@ -51,7 +50,7 @@ class Admitted:
 
 
 class Group:
-    """The sequences of one distinct prompt: the first reads, the others follow."""
+    """The sequences of one distinct prompt: the first reads it, the others follow."""
 
     def __init__(self, prompt: NDArray[np.int32]) -> None:
         self.prompt = prompt
@@ -62,7 +61,7 @@ class Group:
 
 
 class Submission:
-    """A request, whom it is for, and which of its sequences are still to be admitted."""
+    """A request, its sink, and the sequences that are not admitted yet."""
 
     def __init__(
         self, request: Request, network: Network, sink: Sink, deadline: float | None, now: float
@@ -75,7 +74,7 @@ class Submission:
         self.cancelled = False
         self.spoke = False
         self.last_piece: dict[int, float] = {}
-        """When each sequence last had news, for the metrics."""
+        """When each sequence last had a piece with symbols, for the metrics."""
         self.running = 0
         self.left = request.sequences
         """Sequences that have not finished."""
@@ -101,7 +100,7 @@ class Submission:
         return bool(self._leaders or self._followers)
 
     def next_sequence(self) -> Admitted:
-        """The sequence to admit now; only while ``ready``."""
+        """The next sequence to admit; call it only while ``ready``."""
         following = bool(self._followers)
         group = self._followers[0] if following else self._leaders.popleft()
         sequence = Sequence(self.request, group.prompt, group.indices.popleft())
@@ -111,11 +110,11 @@ class Submission:
         return Admitted(sequence, self, group, leads=not following)
 
     def opened(self, group: Group) -> None:
-        """The leader of ``group`` has read the prompt."""
+        """Record that the leader of ``group`` has read the prompt."""
         if group.indices:
             self._followers.append(group)
 
     def finished(self) -> None:
-        """One more running sequence has come to its end."""
+        """Record that a running sequence has ended."""
         self.running -= 1
         self.left -= 1

@@ -62,7 +62,7 @@ def test_a_models_folder_that_is_away_is_not_filled_again(here: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "chosen", [Settings(models_dir=Path("models")), Settings(store_url="file:///tmp/none")]
+    "chosen", [Settings(models_dir="models"), Settings(store_url="file:///tmp/none")]
 )
 def test_a_place_that_was_chosen_is_left_as_it_is(here: Path, chosen: Settings) -> None:
     with Installation(chosen) as installation:

@@ -1,8 +1,8 @@
 """A training text as ids, in one of two formats with one interface.
 
-``TextCorpus`` is one running stream, ``LineCorpus`` a set of independent
-records. Both offer ``training_windows``, ``evaluation_windows``, ``records`` and
-``characters``; ``windows.py`` says what a window is.
+``TextCorpus`` is one running text, ``LineCorpus`` a set of independent records. Both
+offer ``training_windows``, ``evaluation_windows``, ``records`` and ``characters``;
+``windows.py`` defines a window.
 """
 
 from __future__ import annotations

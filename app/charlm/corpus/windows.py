@@ -1,7 +1,7 @@
-"""What training and evaluation read: windows of ids for many rows at once.
+"""The input of training and evaluation: windows of ids for many rows at once.
 
-Shapes: B rows, T time steps. Knows nothing of text, files or how a corpus is
-split; ``text.py`` and ``lines.py`` make the windows.
+Knows nothing of text, files or how a corpus is split; ``text.py`` and ``lines.py`` make
+the windows. Shapes: B rows, T time steps.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ FRACTION_BOUNDS: Final[Mapping[str, Bound]] = {
     "validation_fraction": Bound(0.0, 0.4, above_least=True),
     "test_fraction": Bound(0.0, 0.4),
 }
-"""The shares of a corpus that may be held out."""
+"""Bounds of the shares of a corpus to hold out."""
 
 IGNORED: Final = -1
-"""The target of a padded place: neither learned from nor measured."""
+"""The target at a padded position: neither trained on nor measured."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Window:
     """One truncated-backpropagation step for all rows.
 
     ``inputs_BT`` and ``targets_BT`` are int64; a target may be ``IGNORED``.
-    Where ``reset_B`` is true the row starts from the zero state.
+    Rows where ``reset_B`` is true start from the zero state.
     """
 
     inputs_BT: NDArray[np.int64]
@@ -43,16 +43,16 @@ class Window:
 
     @property
     def characters(self) -> int:
-        """How many targets count."""
+        """The number of targets that count."""
         return int((self.targets_BT != IGNORED).sum())
 
 
 class Windows(Sequence[Window]):
-    """Windows made on demand, so that a pass can be taken up anywhere."""
+    """Windows made on demand, so that a pass can resume at any window."""
 
     @abstractmethod
     def _window(self, index: int) -> Window:
-        """The window of a valid index."""
+        """The window at a valid index."""
 
     @overload
     def __getitem__(self, index: int) -> Window: ...
@@ -75,7 +75,7 @@ def smallest_id_type(symbols: int) -> type[np.unsignedinteger]:
 
 
 def check_fractions(validation: float, test: float) -> None:
-    """Raise InvalidInput, naming the field, unless splits of these sizes make sense."""
+    """Raise InvalidInput, naming the field, unless both fractions are within their bounds."""
     for name, value in (("validation_fraction", validation), ("test_fraction", test)):
         if not FRACTION_BOUNDS[name].holds(value):
             raise out_of_range(f"training.{name}", str(FRACTION_BOUNDS[name]))

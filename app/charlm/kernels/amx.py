@@ -1,12 +1,11 @@
-"""The int8 product by tiles, for processors with AMX: 16 rows × 16 outputs × 64 inputs at once.
+"""The int8 product in tiles, for processors with AMX: 16 rows × 16 outputs × 64 inputs at once.
 
-Five times as many multiplications a second as with AVX-512 VNNI, over the same
-packed weights and with the same bits, for sums of integers are exact. Linux
-gives a process the tile registers when it asks (``CONFIGURATION`` is empty where
-it did not), so that compiled code looks at run time. ``products.py`` is the only
-caller.
+Five times as many multiplications per second as AVX-512 VNNI, with the same packed
+weights and the same bits, because sums of integers are exact. Linux grants a process the
+tile registers on request. ``CONFIGURATION`` is empty where it did not, so compiled code
+checks it at run time. ``products.py`` is the only caller.
 
-A panel of weights (16 outputs, four inputs side by side) is a tile as it lies.
+A panel of weights (16 outputs, four consecutive inputs) already has the layout of a tile.
 """
 
 from __future__ import annotations
@@ -42,15 +41,15 @@ HAS_TILES: Final = bool(
 )
 TILE_ROWS: Final = 16
 DEPTH: Final = 64
-"""Inputs of one tile: K must be a multiple of it."""
+"""Inputs per tile: K must be a multiple of it."""
 
-# Linux on x86-64: the system call arch_prctl, ARCH_REQ_XCOMP_PERM, the state of tiles
-# (Documentation/arch/x86/xstate.rst).
+# Linux on x86-64: the system call arch_prctl, ARCH_REQ_XCOMP_PERM, the state component of
+# the tiles (Documentation/arch/x86/xstate.rst).
 _ARCH_PRCTL, _REQUEST_STATE, _TILE_STATE = 158, 0x1023, 18
 
 
 def _configuration() -> NDArray[np.uint8]:  # pragma: no cover  (depends on the machine)
-    """Eight full tiles as ``ldtilecfg`` expects them; empty if the processor has none."""
+    """Eight full tiles in the format of ``ldtilecfg``; empty without tiles."""
     nothing = np.zeros(0, dtype=np.uint8)
     if not HAS_TILES or sys.platform != "linux":
         return nothing
@@ -59,9 +58,9 @@ def _configuration() -> NDArray[np.uint8]:  # pragma: no cover  (depends on the 
             return nothing
     except (OSError, AttributeError):
         return nothing
-    shape = np.zeros(64, dtype=np.uint8)  # as Intel's manual lays it out for ldtilecfg
+    shape = np.zeros(64, dtype=np.uint8)  # the layout in Intel's manual for ldtilecfg
     shape[0] = 1  # the only palette
-    shape[16:32].view(np.uint16)[:] = DEPTH  # bytes a row
+    shape[16:32].view(np.uint16)[:] = DEPTH  # bytes per row
     shape[48:56] = TILE_ROWS
     return shape
 
@@ -70,7 +69,7 @@ CONFIGURATION: Final = _configuration()
 
 
 def _call(builder: Any, name: str, *arguments: Any) -> None:  # pragma: no cover
-    """Call one of LLVM's functions for tiles; numbers are tile registers."""
+    """Call one of LLVM's tile intrinsics; integer arguments are tile registers."""
     given = [ir.Constant(I8, each) if isinstance(each, int) else each for each in arguments]
     kind = ir.FunctionType(ir.VoidType(), [each.type for each in given])
     builder.call(declared(builder, f"llvm.x86.{name}", kind), given)
@@ -95,11 +94,11 @@ def _releasing(typing: Any) -> Any:  # pragma: no cover
 
 
 def _block(high: int, wide: int) -> Any:
-    """Sums of ``high`` · 16 rows and ``wide`` · 16 outputs (high · wide = 4), left in ``y``.
+    """Sums of ``high`` · 16 rows and ``wide`` · 16 outputs (high · wide = 4), stored in ``y``.
 
-    Arguments, addresses and byte counts: inputs, bytes between two rows of them,
-    weights, bytes between two panels, steps of 64 inputs, results, bytes between
-    two rows of them.
+    Arguments are addresses and counts: inputs, bytes from one input row to the next,
+    weights, bytes from one panel to the next, steps of 64 inputs, results, bytes from one
+    result row to the next.
     """
 
     def generate(context: Any, builder: Any, _: Any, arguments: Any) -> Any:  # pragma: no cover
@@ -119,7 +118,7 @@ def _block(high: int, wide: int) -> Any:
                 rows = builder.mul(x_row, integer(TILE_ROWS * part))
                 _call(builder, "tileloadd64", 4 + part, place(x, across, rows), x_row)
             for part in range(wide):
-                # With one tile of rows there are three registers for four panels.
+                # With one tile of rows, three registers are left for four panels.
                 tile = 4 + high + part % (4 - high)
                 panels = builder.mul(panel, integer(part))
                 _call(builder, "tileloadd64", tile, place(w, down, panels), integer(DEPTH))
@@ -141,7 +140,7 @@ def _block(high: int, wide: int) -> Any:
 
 def _finishing(typing: Any, y: Any, y_row: Any, rows: Any, scales: Any, offsets: Any,
                biases: Any) -> Any:  # fmt: skip  # pragma: no cover
-    """Sums of a group of 64 outputs become results in place, row by row."""
+    """Turn the sums of a group of 64 outputs into results in place, row by row."""
 
     def generate(context: Any, builder: Any, _: Any, arguments: Any) -> Any:
         y, y_row, rows, *constants = arguments

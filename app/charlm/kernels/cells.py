@@ -1,11 +1,11 @@
 """The element-wise part of each cell, compiled; one row at a time.
 
-Every function is a fixed sequence of float32 operations for each unit, with no
-sum across units: however the compiler arranges it, the bits are the same.
+Every function is a fixed sequence of float32 operations per unit, with no sum across
+units, so the bits are the same however the compiler arranges it.
 
-Names: ``x`` and ``h`` hold what the input and the hidden state contribute to the
-gates [G·P], biases included, each gate padded to P units; ``state`` is the row's
-state [S] of one layer, changed in place; H units, P = H padded to 16.
+Names: ``x`` and ``h`` are the contributions of the input and the hidden state to the gates
+[G·P], including biases, each gate padded to P units; ``state`` is the row's state [S] of
+one layer, changed in place; H units, P = H padded to 16.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from ..cells import CellDescriptor
 from .vectors import compiled, fused
 
 _f = np.float32
-_HIGHEST: Final = _f(1e30)  # relu has no bound: a long text could end in infinity − infinity
+_HIGHEST: Final = _f(1e30)  # relu is unbounded: a long text could reach infinity − infinity
 
-# tanh(x) ≈ x·P(x²)/Q(x²) on ±7.9 (beyond, float32 is ±1): the minimax
+# tanh(x) ≈ x·P(x²)/Q(x²) on ±7.9 (beyond, tanh in float32 is ±1), with the minimax
 # coefficients of Eigen's ptanh_float; error below 3e-7.
 _LIMIT: Final = _f(7.90531110763549805)
 _P1: Final = _f(4.89352455891786e-03)
@@ -69,7 +69,7 @@ def rnn_tanh(x: Any, h: Any, state: Any, units: int, padded: int) -> None:
 
 @compiled
 def rnn_relu(x: Any, h: Any, state: Any, units: int, padded: int) -> None:
-    """h_t = max(0, W_hh h_{t−1} + W_xh x_t + b_h), and no more than ``_HIGHEST``."""
+    """h_t = max(0, W_hh h_{t−1} + W_xh x_t + b_h), at most ``_HIGHEST``."""
     for j in range(units):
         state[j] = min(max(x[j] + h[j], _f(0.0)), _HIGHEST)
 
@@ -77,7 +77,7 @@ def rnn_relu(x: Any, h: Any, state: Any, units: int, padded: int) -> None:
 @compiled
 def lstm(x: Any, h: Any, state: Any, units: int, padded: int) -> None:
     """c_t = f·c_{t−1} + i·g and h_t = o·tanh(c_t); gates in the order i, f, g, o."""
-    # Slices, because the compiler must see that the arrays do not overlap.
+    # Slices show the compiler that the arrays do not overlap.
     x_i, x_f, x_g, x_o = x[:padded], x[padded:], x[2 * padded :], x[3 * padded :]
     h_i, h_f, h_g, h_o = h[:padded], h[padded:], h[2 * padded :], h[3 * padded :]
     hidden, memory = state[:units], state[units:]
@@ -102,7 +102,7 @@ def gru(x: Any, h: Any, state: Any, units: int, padded: int) -> None:
 
 @compiled
 def update(kernel: int, x: Any, h: Any, state: Any, units: int, padded: int) -> None:
-    """One time step of one layer of one row; ``kernel`` as ``kernel_number`` gives it."""
+    """One time step of one layer of one row; ``kernel`` comes from ``kernel_number``."""
     if kernel == 0:
         rnn_tanh(x, h, state, units, padded)
     elif kernel == 1:
@@ -117,5 +117,5 @@ _KERNELS: Final = ("rnn_tanh", "rnn_relu", "lstm", "gru")  # in the order of ``u
 
 
 def kernel_number(cell: CellDescriptor) -> int:
-    """The number under which ``update`` knows a cell's kernel."""
+    """The number of a cell's kernel in ``update``."""
     return _KERNELS.index(cell.kernel)

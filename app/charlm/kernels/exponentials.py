@@ -1,10 +1,10 @@
-"""e^x for many numbers at once, sums and maxima of them: what drawing and logprobs are made of.
+"""e^x of many numbers at once, sums and maxima: the basis of drawing and of logprobs.
 
-In float64 and in a fixed order of operations, so that the same numbers give the
-same bits wherever they stand. The compiler turns the loops into vector
-instructions, which it cannot do with the library's exp (10 times slower).
+Computed in float64 and in a fixed order of operations, so that the same numbers give the
+same bits at any position. The compiler turns the loops into vector instructions, which
+it cannot do with the library's exp (10 times slower).
 
-Shapes: V numbers, of which the first ``count`` are meant.
+Shapes: V numbers, of which the first ``count`` are used.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ import numpy as np
 
 from .vectors import compiled, power_of_two
 
-_LEAST: Final = -708.0
+_LEAST: Final = -708.0  # e^−708.4 is the least normal float64
 _LOG2_E: Final = 1.4426950408889634
-# ln 2 in two parts, the first with so few bits that its multiples are exact (Cephes).
+# ln 2 in two parts; the first has few enough bits for exact multiples (Cephes).
 _LN2_HIGH: Final = 0.693145751953125
 _LN2_LOW: Final = 1.42860682030941723212e-6
-# More than any x / ln 2 here: added and taken away again it rounds to a whole number.
+# 1.5 · 2^52: adding and subtracting it rounds a float64 to a whole number.
 _ROUNDER: Final = 6755399441055744.0
 _C2, _C3, _C4, _C5, _C6, _C7, _C8, _C9, _C10, _C11, _C12 = (
     1 / math.factorial(n) for n in range(2, 13)
@@ -30,7 +30,7 @@ _C2, _C3, _C4, _C5, _C6, _C7, _C8, _C9, _C10, _C11, _C12 = (
 
 @compiled
 def exponentials(values: Any, count: int, top: float, factor: float) -> None:
-    """values[v] becomes e^((values[v] − top) · factor); none may be above ``top``.
+    """Replace values[v] by e^((values[v] − top) · factor); no value may exceed ``top``.
 
     x = n ln 2 + r with |r| ≤ ½ ln 2, and e^x = 2^n e^r by Taylor's series to r¹²;
     the error is below 2 units in the last place. Below −708 it is 0.
@@ -58,7 +58,7 @@ def exponentials(values: Any, count: int, top: float, factor: float) -> None:
 
 @compiled
 def total(values: Any, count: int) -> float:
-    """The sum, in four strands that are joined at the end."""
+    """The sum, in four partial sums that are added at the end."""
     a = b = c = d = 0.0
     for v in range(0, count - 3, 4):
         a += values[v]

@@ -1,7 +1,7 @@
-"""LLVM's language, where registers have names: the words that vectors and tiles share.
+"""Building blocks of LLVM code that vectors and tiles share.
 
-Takes a builder positioned in a function and adds instructions to it. Knows no
-matrices. Runs while numba compiles, never when its cache is warm.
+The functions take a builder positioned in a function and add instructions to it. They run
+while numba compiles, never when its cache is warm. Knows nothing of matrices.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple
 from llvmlite import ir
 
 LANES: Final = 16
-"""Numbers of 32 bits in a vector register of 512."""
+"""32-bit numbers in a 512-bit vector register."""
 
 I8, I32, I64 = ir.IntType(8), ir.IntType(32), ir.IntType(64)
 BYTES = I8.as_pointer()
@@ -23,7 +23,7 @@ VECTOR_BYTES: Final = 4 * LANES
 
 
 def integer(value: int) -> ir.Constant:  # pragma: no cover
-    """A constant of 64 bits."""
+    """A 64-bit constant."""
     return ir.Constant(I64, value)
 
 
@@ -35,7 +35,7 @@ def load(builder: Any, base: Any, offset: Any, kind: Any) -> Any:  # pragma: no 
 
 
 def store(builder: Any, value: Any, base: Any, offset: Any) -> None:  # pragma: no cover
-    """``value`` to ``base + offset`` bytes, aligned or not."""
+    """Store ``value`` at ``base + offset`` bytes, aligned or not."""
     builder.store(value, _place(builder, base, offset, value.type)).align = 1
 
 
@@ -44,18 +44,18 @@ def _place(builder: Any, base: Any, offset: Any, kind: Any) -> Any:  # pragma: n
 
 
 def declared(builder: Any, name: str, kind: Any) -> Any:  # pragma: no cover
-    """LLVM's own function ``name`` of type ``kind``, declared once a module."""
+    """LLVM's own function ``name`` of type ``kind``, declared once per module."""
     return builder.module.globals.get(name) or ir.Function(builder.module, kind, name)
 
 
 def scaled(builder: Any, sums: Any, scale: Any, offset: Any) -> Any:  # pragma: no cover
-    """(sums − offset) · scale: the value of an int8 product's sums."""
+    """(sums − offset) · scale: the values of an int8 product's sums."""
     exact = builder.sub(sums, offset)
     return builder.fmul(builder.sitofp(exact, V16F32), scale)
 
 
 class Loop(NamedTuple):
-    """A loop being written: its counter from 0, the block before it and its own."""
+    """A loop under construction: its counter from 0, the block before it, and its body."""
 
     step: Any
     before: Any
@@ -64,9 +64,9 @@ class Loop(NamedTuple):
 
 @contextmanager
 def counted(builder: Any, count: Any, name: str) -> Iterator[Loop]:  # pragma: no cover
-    """Within: the body of a loop that runs ``count`` times, once at least.
+    """Context for the body of a loop that runs ``count`` times, at least once.
 
-    Further values that go from step to step (phis) come first in the body.
+    Other values carried from step to step (phis) must come first in the body.
     """
     before = builder.block
     body, after = builder.append_basic_block(name), builder.append_basic_block(f"after {name}")

@@ -1,18 +1,18 @@
-"""Matrix products whose result never depends on what else is computed beside them.
+"""Matrix products in which a row's result never depends on the other rows.
 
-Two products, both ``y_BN = x_BK · W_NK^T`` with a bias, compiled by numba for the
-processor that runs them and free of the interpreter lock:
+Two products, both ``y_BN = x_BK · W_NK^T`` plus a bias, compiled by numba for the
+processor that runs them. Both release the interpreter lock:
 
-- **int8**: weights as int8 with one scale an output, inputs as uint8 around 128
-  at the fixed scale 1/127. The sums are integers, exact in any order, so that a
-  row gives the same bits alone or among hundreds. With AVX-512 VNNI one
-  instruction multiplies and adds 64 pairs; with AMX (``amx.py``) 16,384.
-- **float32**: every sum is added up in the order of k, whatever the number of
-  rows, so that the rounding is always the same.
+- **int8**: int8 weights with one scale per output, uint8 inputs around 128 with the fixed
+  scale 1/127. The sums are integers, exact in any order, so a row gives the same bits
+  alone or among hundreds. One instruction multiplies and adds 64 pairs with AVX-512
+  VNNI, 16,384 with AMX (``amx.py``).
+- **float32**: every sum is added in the order of k, whatever the number of rows, so the
+  rounding is always the same.
 
-Weights are packed in panels of 16 outputs, so that one vector register holds one
-number (float32) or four numbers in a row (int8) for each of 16 outputs; the
-inner loops are in ``vectors.py``.
+Weights are packed in panels of 16 outputs, so that one vector register holds one number
+(float32) or four consecutive numbers (int8) for each of 16 outputs; the inner loops are
+in ``vectors.py``.
 
 Shapes: B rows, K inputs (a multiple of 16), N outputs (a multiple of 64).
 """
@@ -34,16 +34,16 @@ from .vectors import GROUP, block, compiled, inlined
 ACTIVATION_SCALE: Final = 1.0 / 127.0
 ZERO_POINT: Final = 128
 _LEAST_WEIGHT: Final = 1e-30
-"""Taken for the largest weight of an output that has none, so that its scale is not 0."""
+"""The least value of an output's largest weight, so that no scale is 0."""
 
 LEAST_TILE_ROWS: Final = 5
-"""Fewer rows are as fast without tiles, which always compute 16."""
+"""Fewer rows are as fast without tiles, which always compute 16 rows."""
 
 
 def _group(integers: bool) -> Any:
-    """The product of all rows with one group of 64 outputs: in blocks of 6, 4, 2 rows and 1.
+    """The product of all rows with one group of 64 outputs, in blocks of 6, 4, 2 and 1 rows.
 
-    Arguments as those of ``block``, and the number of rows.
+    The arguments are those of ``block`` and the number of rows.
     """
     six, four, two, one = (block(size, integers=integers) for size in (6, 4, 2, 1))
 
@@ -64,8 +64,8 @@ def _group(integers: bool) -> Any:
         if r < rows:
             one(x + r * x_row, x_row, w, steps, scales, offsets, biases, y + r * y_row, y_row)
 
-    # Compiled callers are cached apart and linked by name: two of one name would be taken
-    # for the same function.
+    # Numba caches each compiled caller on its own and links it by name: two functions of one
+    # name would be taken for the same.
     multiply.__qualname__ = f"multiply_{'int8' if integers else 'float32'}"
     return inlined(multiply)
 
@@ -105,9 +105,9 @@ def product(
     x_BK: Any, panels: Any, scales_N: Any, offsets_N: Any, biases_N: Any, y_BN: Any, rows: int,
     configuration: Any,
 ) -> None:  # fmt: skip
-    """The product that suits panels, rows and processor; for compiled callers.
+    """The product that fits panels, rows and processor; for compiled callers.
 
-    x and y have ``room_for(rows)``; ``configuration`` is ``amx.CONFIGURATION``.
+    x and y hold ``room_for(rows)`` rows; ``configuration`` is ``amx.CONFIGURATION``.
     """
 
 
@@ -138,14 +138,14 @@ def _product(  # pragma: no cover  (runs while compiling, not when the cache is 
 
 
 def room_for(rows: int) -> int:
-    """How many rows the arrays of a product must have."""
+    """The number of rows that the arrays of a product must have."""
     return padded(rows, TILE_ROWS) if rows >= LEAST_TILE_ROWS else rows
 
 
 def load_input(hidden: Any, x: Any, units: int) -> None:
-    """A hidden state as the input of a product, in the product's type; for compiled callers.
+    """Write a hidden state into ``x`` in the product's input type; for compiled callers.
 
-    For int8 it is round(127·h) + 128, exact for every h in −1..1.
+    For int8 that is exactly round(127·h) + 128 for every h in −1..1.
     """
 
 
@@ -155,7 +155,7 @@ def _load_input(hidden: Any, x: Any, units: Any) -> Any:  # pragma: no cover
 
         def quantize(hidden: Any, x: Any, units: Any) -> Any:
             for j in range(units):
-                # Adding a half and cutting off rounds: all values are positive here.
+                # Adding ½ and truncating rounds, because all values are positive.
                 x[j] = np.uint8(hidden[j] * np.float32(127.0) + np.float32(128.5))
 
         return quantize
@@ -174,10 +174,10 @@ def padded(size: int, multiple: int) -> int:
 
 @dataclass(frozen=True)
 class PackedMatrix:
-    """A weight matrix in panels, with what turns its sums into results.
+    """A weight matrix in panels, and the constants that turn its sums into results.
 
     ``panels`` is int8 or float32; ``scales_N`` and ``offsets_N`` (128 Σ_k w) are
-    used by int8 only.
+    for int8 only.
     """
 
     panels: NDArray[Any]
@@ -194,9 +194,9 @@ class PackedMatrix:
 def pack(
     weights_NK: NDArray[np.float32], biases_N: NDArray[np.float32], *, integers: bool
 ) -> PackedMatrix:
-    """Pack a matrix whose sides are multiples of 64 and 16.
+    """Pack a matrix; N must be a multiple of 64, K of 16.
 
-    int8 is symmetric, one scale an output: w ≈ scale · round(w / scale) with
+    int8 is symmetric, with one scale per output: w ≈ scale · round(w / scale) with
     scale = max |w| / 127.
     """
     outputs, inputs = weights_NK.shape

@@ -1,7 +1,7 @@
-"""The compiled half of sampling: random numbers, logprobs, the likeliest, the next symbol.
+"""The compiled part of sampling: random numbers, logprobs, the likeliest and the next symbol.
 
-What the parameters mean is said in ``charlm/sampling.py``. Everything is computed
-in float64 and in a fixed order, so that a row gives the same symbol in any company.
+``charlm/sampling.py`` explains the parameters. Everything is computed in float64 and in a
+fixed order, so that a row gives the same symbol whatever the other rows are.
 
 Shapes: V symbols.
 """
@@ -18,7 +18,7 @@ from .exponentials import exponentials, highest, total
 from .vectors import compiled
 
 _COLDEST: Final = 1e-6
-"""A temperature below it takes the likeliest symbol: logits could not be divided by it."""
+"""Lower temperatures take the likeliest symbol: logits could not be divided by them."""
 
 # The increment and the two multipliers of splitmix64 (Steele, Lea and Flood 2014).
 _GOLDEN: Final = 0x9E3779B97F4A7C15
@@ -28,7 +28,7 @@ _MIX2: Final = 0x94D049BB133111EB
 
 @compiled
 def uniform(seed: int, choice: int, position: int) -> float:
-    """A number in 0 ≤ u < 1 with 53 random bits, fixed by its three arguments.
+    """A number 0 ≤ u < 1 with 53 random bits, determined by the three arguments.
 
     Three rounds of the splitmix64 finaliser (Steele, Lea and Flood 2014).
     """
@@ -53,9 +53,9 @@ def log_total(logits: Any, symbols: int, scratch: Any) -> float:
 
 @compiled
 def likeliest(logits: Any, symbols: int, whole: float, ids: Any, logprobs: Any) -> None:
-    """Fill ids [N] and logprobs [N] with the likeliest symbols, of equals the lowest id first.
+    """Fill ids [N] and logprobs [N] with the likeliest symbols, the lowest id first among equals.
 
-    ``whole`` is their ``log_total``. Where there are fewer than N symbols, ids end in −1.
+    ``whole`` is the ``log_total`` of the logits. With fewer than N symbols, ids end in −1.
     """
     count = 0
     for v in range(symbols if len(ids) else 0):
@@ -74,7 +74,7 @@ def likeliest(logits: Any, symbols: int, whole: float, ids: Any, logprobs: Any) 
 
 @compiled
 def _cut(weights: Any, order: Any, top_p: float, top_k: int, min_p: float) -> int:
-    """How many of the symbols in ``order`` (likeliest first) stay."""
+    """How many of the symbols in ``order`` (likeliest first) truncation keeps."""
     enough = top_p * total(weights, len(order))
     kept, sum_so_far = 0, 0.0
     while kept < len(order) and (kept == 0 or sum_so_far < enough):
@@ -106,9 +106,9 @@ def choose(
 ) -> int:
     """The id of the next symbol for one row.
 
-    ``counts`` and ``biases`` are [V] or empty; ``boundary`` tells whether the
-    boundary may be drawn (the unknown symbol never is); ``number`` is the
-    uniform; ``weights`` is scratch [V] of float64.
+    ``counts`` and ``biases`` are [V] or empty; ``boundary`` says whether the boundary may
+    be drawn (the unknown symbol never is); ``number`` comes from ``uniform``; ``weights``
+    is scratch [V] of float64.
     """
     for v in range(symbols):
         weights[v] = np.float64(logits[v])

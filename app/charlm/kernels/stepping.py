@@ -1,8 +1,8 @@
-"""The compiled inner loops of inference: read given symbols, or write drawn ones.
+"""The compiled inner loops of inference: read given symbols, or write drawn symbols.
 
-One call advances many rows by many steps without coming back to Python and
-without the interpreter lock. Knows nothing of text or of how weights were
-packed; ``decoder.py`` is its only caller.
+One call advances many rows by many steps without returning to Python and without the
+interpreter lock. Knows nothing of text or of how weights are packed; ``decoder.py`` is
+the only caller.
 
 Shapes: B rows, T time steps, Q drawn symbols, V symbols, L layers, S state
 width, H hidden (P when padded to 16), G gates, N = G·P padded to 64.
@@ -22,18 +22,18 @@ from .vectors import compiled
 
 
 class Weights(NamedTuple):
-    """All of a network, stacked by layer; what compiled code reads."""
+    """All weights of a network, stacked by layer, as compiled code reads them."""
 
     table_VN: Any  # layer 0: W_ih · embedding + biases
     hidden: tuple[Any, Any, Any, Any]  # [L, …] panels, scales, offsets, biases
-    input: tuple[Any, Any, Any, Any]  # [L−1, …] of the layers above the first
+    input: tuple[Any, Any, Any, Any]  # [L−1, …], the layers above the first
     output: tuple[Any, Any, Any, Any]
 
 
 class Scratch(NamedTuple):
-    """Room for one call's intermediate results.
+    """Arrays for the intermediate results of one call.
 
-    Every row has its own; where a text is read, every symbol of a few steps has.
+    One row of them per row of the call; for reading, one per symbol of a few steps.
     """
 
     below_BP: Any
@@ -50,7 +50,7 @@ def step(
     weights: Any, scratch: Any, kernel: int, units: int, chars: Any, state: Any, slots: Any,
     rows: int,
 ) -> None:  # fmt: skip
-    """Read one character on each of the first ``rows`` rows; logits go to the scratch."""
+    """Read one symbol on each of the first ``rows`` rows; logits go to ``scratch``."""
     width = scratch.own_BP.shape[1]
     table = weights.table_VN
     panels, scales, offsets, biases = weights.hidden
@@ -80,10 +80,10 @@ def _read_block(
 ) -> None:  # fmt: skip
     """Read the steps first, first + 1 … of ``ids`` [B, T], layer by layer.
 
-    The symbol of row b at the step first + s has the place starts[s] + b, where
-    its top layer's hidden state is left as an input. Going through the steps
-    within a layer keeps that layer's weights in the nearest cache, and what the
-    layer below contributes is one product for all places.
+    The symbol of row b at step first + s has the place starts[s] + b in ``below_BP``,
+    where the top layer's hidden state is left as the input of the output layer. Reading
+    all steps of a layer at once keeps its weights in the nearest cache and makes the
+    contribution of the layer below one product for all places.
     """
     width = scratch.own_BP.shape[1]
     table = weights.table_VN
@@ -115,7 +115,7 @@ def _judge(
     logits: Any, symbols: int, target: int, scratch: Any, logprobs: Any, ranks: Any, tops: Any,
     top_logprobs: Any,
 ) -> None:  # fmt: skip
-    """The logprob and rank of ``target`` into [1] arrays, the likeliest symbols into [N] ones."""
+    """Store the logprob and rank of ``target`` in arrays [1], the likeliest symbols in [N]."""
     own = logits[target]
     total = log_total(logits, symbols, scratch.probabilities_V)
     logprobs[0] = np.float64(own) - total
@@ -131,10 +131,10 @@ def read(
     weights: Any, scratch: Any, kernel: int, units: int, symbols: int, ids: Any, lengths: Any,
     state: Any, slots: Any, targets: Any, logprobs: Any, ranks: Any, tops: Any, top_logprobs: Any,
 ) -> None:  # fmt: skip
-    """Read ``ids`` [B, T], row b's first lengths[b] of them; lengths fall with b.
+    """Read the first lengths[b] of ``ids`` [B, T] on each row b; lengths fall with b.
 
-    Where targets [B, T] are given (else [0, 0]), their logprobs and ranks are
-    filled in, and the N likeliest symbols in their place, tops [B, T, N].
+    If targets [B, T] are given (else [0, 0]), fills in their logprobs and ranks, and the N
+    likeliest symbols at each position, tops [B, T, N].
     """
     rows, longest = len(lengths), ids.shape[1]
     out_panels, out_scales, out_offsets, out_biases = weights.output
@@ -172,12 +172,12 @@ def write(
 ) -> None:  # fmt: skip
     """Draw up to steps[b] symbols on each row b.
 
-    A row reads chars[b], draws, reads what it drew, and so on; it ends after
-    drawing the boundary. ``integers`` [B, 4] holds seed, choice, top_k and
-    whether the boundary may be drawn, ``floats`` [B, 5] temperature, top_p,
-    min_p, frequency and presence penalty. ``drawn`` and ``logprobs`` are [B, Q],
-    the likeliest symbols ``tops`` [B, Q, N]; positions [B] and counts advance.
-    What was not drawn stays as it was.
+    A row reads chars[b], draws a symbol, reads that symbol, and so on; it ends after
+    drawing the boundary. ``integers`` [B, 4] holds seed, choice, top_k and whether the
+    boundary may be drawn; ``floats`` [B, 5] holds temperature, top_p, min_p, frequency and
+    presence penalty. ``drawn`` and ``logprobs`` are [B, Q], the likeliest symbols ``tops``
+    [B, Q, N]; updates positions [B] and counts. Entries without a drawn symbol keep their
+    values.
     """
     rows = len(steps)
     alive = np.ones(rows, dtype=np.bool_)

@@ -1,9 +1,8 @@
-"""Compiled code over vector registers: the heart of a matrix product, and what it rests on.
+"""Compiled code over vector registers: the inner loop of a matrix product and its parts.
 
-``block`` makes the product of a few rows with a group of 64 outputs, whose sums
-stay in registers from the first term to the last. ``fused`` is one rounding for
-a·b + c. Everything else that is compiled is ordinary numba (``compiled``). Knows
-no networks.
+``block`` makes the product of a few rows with a group of 64 outputs, whose sums stay in
+registers from the first term to the last. ``fused`` is a·b + c with one rounding. All
+other compiled code is ordinary numba (``compiled``). Knows nothing of networks.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ from .llvm import (
     store,
 )
 
-PANELS: Final = 4
+PANELS: Final = 4  # per group
 GROUP: Final = LANES * PANELS
 """Outputs computed together; N is padded to a multiple of it."""
 
@@ -37,17 +36,17 @@ FEATURES: Final[dict[str, bool]] = dict(binding.get_host_cpu_features())
 HAS_VNNI: Final = bool(FEATURES.get("avx512vnni") and FEATURES.get("avx512f"))
 _HAS_FMA: Final = bool(FEATURES.get("fma"))
 
-_EXPONENT_BIAS, _MANTISSA_BITS = 1023, 52  # of a float64 (IEEE 754)
+_EXPONENT_BIAS, _MANTISSA_BITS = 1023, 52  # of float64 (IEEE 754)
 
 compiled = njit(nogil=True, cache=True, error_model="numpy")
-"""Compile for this processor, once, and let other threads run meanwhile.
+"""Compile for this processor, once; calls release the interpreter lock.
 
-The numpy error model matters: Python's checks every division for zero, which
-keeps loops from using vector registers (8 times slower here).
+The numpy error model matters. Python's checks every division for zero, which keeps
+loops from using vector registers (8 times slower here).
 """
 
 inlined = njit(nogil=True, error_model="numpy")
-"""As ``compiled``, for functions made by others: they are compiled into their callers."""
+"""As ``compiled``, for functions that other functions make: they become part of their callers."""
 
 
 def _spread(builder: Any, value: Any, kind: Any) -> Any:  # pragma: no cover
@@ -58,7 +57,7 @@ def _spread(builder: Any, value: Any, kind: Any) -> Any:  # pragma: no cover
 
 
 def _fma(builder: Any, a: Any, b: Any, c: Any) -> Any:  # pragma: no cover
-    """a·b + c of numbers or vectors; rounded once where the processor can."""
+    """a·b + c of numbers or vectors; rounded once if the processor has FMA."""
     if not _HAS_FMA:
         return builder.fadd(builder.fmul(a, b), c)
     name = "llvm.fma.v16f32" if a.type == V16F32 else "llvm.fma.f32"
@@ -67,7 +66,7 @@ def _fma(builder: Any, a: Any, b: Any, c: Any) -> Any:  # pragma: no cover
 
 
 def _dot_int8(builder: Any, inputs: Any, weights: Any, sums: Any) -> Any:  # pragma: no cover
-    """sums + four products of uint8 inputs and int8 weights in each of 16 lanes."""
+    """sums + four products of uint8 inputs and int8 weights, in each of 16 lanes."""
     if HAS_VNNI:
         kind = ir.FunctionType(V16I32, [V16I32] * 3)
         dot = declared(builder, "llvm.x86.avx512.vpdpbusd.512", kind)
@@ -84,9 +83,9 @@ def _dot_int8(builder: Any, inputs: Any, weights: Any, sums: Any) -> Any:  # pra
 def block(rows: int, *, integers: bool) -> Any:
     """The product of ``rows`` rows with one group of 64 outputs, as a compiled intrinsic.
 
-    Arguments, all addresses and byte counts: inputs, bytes between two rows of
-    them, packed weights of the group, steps of the sum, per-output constants
-    (scale and offset for int8; bias for both), results, bytes between two rows.
+    Its arguments are addresses and counts: inputs, bytes from one input row to the next,
+    packed weights of the group, steps of the sum, constants per output (scale and offset
+    for int8, bias for both), results, bytes from one result row to the next.
     """
     kind = V16I32 if integers else V16F32
     scalar = I32 if integers else ir.FloatType()
@@ -144,7 +143,7 @@ def _fused(typing: Any, a: Any, b: Any, c: Any) -> Any:  # pragma: no cover
 
 
 fused: Final[Any] = intrinsic(_fused)
-"""a·b + c in float32, rounded once where the processor can (and then always)."""
+"""a·b + c in float32, always rounded once if the processor has FMA, else always twice."""
 
 
 def _shifted(typing: Any, exponent: Any) -> Any:  # pragma: no cover
@@ -157,14 +156,14 @@ def _shifted(typing: Any, exponent: Any) -> Any:  # pragma: no cover
 
 
 power_of_two: Final[Any] = intrinsic(_shifted)
-"""2^exponent in float64 for an int64 exponent in −1022..1023, by its bits."""
+"""2^exponent in float64 for an int64 exponent in −1022..1023, made from its bits."""
 
 _STREAMS: Final = 8
 """Vectors read at a time: enough that no read waits for another."""
 
 
 def _reading(typing: Any, address: Any, count: Any) -> Any:  # pragma: no cover
-    """Read ``count`` times ``_STREAMS`` vectors; gives what they add up to."""
+    """Read ``_STREAMS`` vectors ``count`` times; returns the exclusive or of all of them."""
 
     def generate(context: Any, builder: Any, _: Any, arguments: Any) -> Any:
         base = builder.inttoptr(arguments[0], BYTES)
@@ -194,11 +193,11 @@ def _reading(typing: Any, address: Any, count: Any) -> Any:  # pragma: no cover
 _read_vectors: Final[Any] = intrinsic(_reading)
 
 READ_WORDS: Final = _STREAMS * VECTOR_BYTES // 8
-"""``read_vectors`` reads so many words of 64 bits at a time."""
+"""How many 64-bit words ``read_vectors`` reads at a time."""
 
 
 @compiled
 def read_vectors(words: Any) -> int:
-    """Read an array of 64-bit words, a multiple of ``READ_WORDS``, as fast as can be."""
+    """Read 64-bit words, a multiple of ``READ_WORDS``, as fast as possible."""
     total: int = _read_vectors(words.ctypes.data, len(words) // READ_WORDS)
     return total
