@@ -6,11 +6,16 @@ import socket
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from app.database.session import Database
 from tests import postgres
 from tests.jobs.making import Place, make_place
+
+# An example may wait for the compiler, or for a busy machine: time decides no test.
+hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.load_profile("untimed")
 
 
 @pytest.fixture(scope="session")

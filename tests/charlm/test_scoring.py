@@ -8,7 +8,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from app.charlm.decoder import Decoder
@@ -34,7 +34,6 @@ def test_the_probabilities_of_all_records_sum_to_one() -> None:
     assert total == pytest.approx(1.0, abs=1e-12)
 
 
-@settings(deadline=None)
 @given(
     st.lists(st.lists(st.integers(0, 4), max_size=20), min_size=1, max_size=5),
     st.booleans(),

@@ -153,7 +153,7 @@ def same(got: Piece, wanted: Piece) -> None:
     assert got.finish == wanted.finish
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.lists(
         st.tuples(requests(), st.sampled_from(NETWORKS), st.integers(0, 5), st.integers(0, 9)),

@@ -55,7 +55,7 @@ def refused_or_same(file: bytes) -> None:
         assert same(artifact, TRUE)
 
 
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=1500)
 @given(mutated_files())
 def test_a_damaged_file_is_refused_or_the_same(file: bytes) -> None:
     refused_or_same(file)
@@ -68,7 +68,7 @@ def test_every_flipped_bit_is_noticed_or_without_effect() -> None:
         refused_or_same(bytes(file))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.binary(max_size=200))
 def test_any_bytes_are_refused(file: bytes) -> None:
     refusal(file)
@@ -88,7 +88,7 @@ json_values = st.recursive(
 )
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 @given(st.sampled_from(sorted(CARD)), json_values)
 def test_a_forged_field_gives_a_model_or_a_refusal(field: str, value: object) -> None:
     file = with_card(CARD | {field: value})
