@@ -1,1 +1,1 @@
-"""Charloom over HTTP beside other ways to serve the same weights; see ``python -m benchmarks``."""
+"""Charloom over HTTP, compared with other servers of the same weights: ``python -m benchmarks``."""

@@ -1,8 +1,8 @@
 """``python -m benchmarks``: measure everything, write ``RESULTS.md`` and the charts.
 
-The servers run on one core, the client (this process) on another. Servers take
-turns, several rounds; figures are medians over rounds. ``--quick`` looks whether
-everything works.
+The servers run on one core, the client (this process) on another. The servers take
+turns for several rounds; figures are medians over rounds. ``--quick`` only checks
+that everything runs.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _say: Final = Console(stderr=True, highlight=False).print
 
 @dataclass(frozen=True)
 class Plan:
-    """How long and how often."""
+    """How long and how often to measure."""
 
     rounds: int
     seconds: float
@@ -53,10 +53,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--quick", action="store_true")
     parser.add_argument(
-        "--only", choices=("engine", "http", "closed"), help="leave the rest as it was"
+        "--only", choices=("engine", "http", "closed"), help="measure this part, keep the rest"
     )
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--report", action="store_true", help="write again what was measured")
+    parser.add_argument(
+        "--report", action="store_true", help="measure nothing; write the page again"
+    )
     given = parser.parse_args()
     plan = Plan(1, 0.5, 0.02, 30) if given.quick else Plan(given.rounds, 2.5, 0.3, 400)
     found = everything()
@@ -80,7 +82,7 @@ def main() -> None:
 
 
 def _quantization() -> dict[str, float]:
-    """What the shipped models lose in int8, as it was measured when they were published."""
+    """How much int8 raises the shipped models' loss, as measured when they were published."""
     losses = {}
     for path in sorted(Path("models").glob("*/1.safetensors")):
         loss = read(path.read_bytes()).card.lineage.parameters["int8_loss"]
@@ -136,7 +138,7 @@ async def _http(folder: Path, plan: Plan) -> dict[str, Any]:
 async def _rounds(
     weights: Path, plan: Plan, levels: tuple[int, ...], load: Callable[..., Any]
 ) -> dict[str, dict[int, dict[str, float]]]:
-    """Server -> level -> medians of what was seen, the servers in turns."""
+    """Server -> level -> medians over the rounds; the servers take turns."""
     seen: dict[str, dict[int, list[Seen]]] = {name: {} for name in SERVERS}
     for turn in range(plan.rounds):
         for name in SERVERS:
@@ -146,7 +148,7 @@ async def _rounds(
                     got = await load(running.port, level, seconds=plan.seconds)
                     seen[name].setdefault(level, []).append(got)
                     if load is loads.poisson and not got.first_p50 < OVERLOADED_SECONDS:
-                        break  # more will not go better
+                        break  # a higher rate would be no better
     return {
         name: {level: _medians(rounds) for level, rounds in by_level.items()}
         for name, by_level in seen.items()
@@ -160,7 +162,7 @@ def _medians(rounds: list[Seen]) -> dict[str, float]:
 
 
 async def _one_stream(weights: Path, plan: Plan) -> dict[str, float]:
-    """What of the engine's own rate reaches one client."""
+    """How much of the engine's own rate reaches one client."""
     command = [sys.executable, "-c", "from app.cli import main; main()", "bench", "--json"]
     command += ["--shape", "lstm:2x128", "--rows", "1", "--seconds", str(plan.bench_seconds)]
     pairs = []

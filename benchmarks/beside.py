@@ -1,8 +1,8 @@
-"""How long completions take while a job trains beside them, against none.
+"""How long completions take, alone and while a job trains on the same machine.
 
-Part of ``python -m benchmarks.jobs``: a server with the shipped models, one
-client that asks for 100 characters again and again, first alone, then while a
-job trains in its process.
+Part of ``python -m benchmarks.jobs``: a server with the shipped models and one
+client that requests 100 characters repeatedly, first alone, then while a job
+trains in its own process.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ TOKENS: Final = 100
 
 
 def beside(folder: Path, database_url: str) -> str:
-    """Seconds of completions, alone and beside a training."""
+    """The times of completions, alone and beside a training, in one line."""
     shutil.copytree("models", folder / "served")
     with _server(folder, database_url) as client:
         name = client.get("/v1/models").json()["data"][0]["id"]
@@ -34,7 +34,7 @@ def beside(folder: Path, database_url: str) -> str:
         busy = _ask(client, name, REQUESTS)
         state = client.get(f"/v1/jobs/{job}").json()["state"]
         client.post(f"/v1/jobs/{job}/cancel")
-    assert state == "running", "the job ended while it was measured"
+    assert state == "running", "the job ended during the measurement"
     return (
         f"{name}, {TOKENS} characters, one client, {REQUESTS} requests: p50 {_at(alone, 0.5)}, "
         f"p99 {_at(alone, 0.99)} alone; p50 {_at(busy, 0.5)}, p99 {_at(busy, 0.99)} beside a job"
@@ -63,7 +63,7 @@ def _server(folder: Path, database_url: str) -> Iterator[httpx.Client]:
                 pass
             time.sleep(0.1)
         yield client
-        time.sleep(3)  # for the job to be cancelled
+        time.sleep(3)  # until the job is cancelled
     finally:
         client.close()
         process.terminate()

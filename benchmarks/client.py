@@ -1,7 +1,7 @@
-"""A client that costs little: HTTP/1.1 over plain asyncio streams, one connection each.
+"""A client with little overhead: HTTP/1.1 over plain asyncio streams, one connection each.
 
-Takes a port and bodies, gives when the characters of an answer arrived. Knows
-just enough HTTP for the servers here: content-length and chunked bodies.
+Takes a port and request bodies, returns when the characters of each answer arrived.
+Supports just enough HTTP for the servers here: content-length and chunked bodies.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ PATH = "/v1/completions"
 
 
 class Refused(Exception):
-    """The server answered with a status that is not 200."""
+    """The server answered with a status other than 200."""
 
 
 @dataclass
 class Arrivals:
-    """One streamed answer: when it was asked for, and (time, characters) of each piece."""
+    """One streamed answer: when it was requested, and (time, characters) of each piece."""
 
     asked: float
     pieces: list[tuple[float, int]] = field(default_factory=list)
@@ -64,11 +64,11 @@ class Connection:
         self._writer.close()
 
     async def ask(self, body: dict[str, Any], path: str = PATH) -> bytes:
-        """The whole answer's body."""
+        """The body of the whole answer."""
         return b"".join([chunk async for chunk in self._chunks(body, path)])
 
     async def stream(self, body: dict[str, Any], into: Arrivals) -> None:
-        """Send a request with ``stream`` and note in ``into`` what arrives and when."""
+        """Send a request with ``stream`` and record in ``into`` what arrives when."""
         rest = b""
         async for chunk in self._chunks({**body, "stream": True}, PATH):
             now = time.perf_counter()

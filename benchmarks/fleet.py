@@ -1,4 +1,4 @@
-"""Starts a server on its own processor core, waits until it answers, stops it."""
+"""Start a server on its own processor core, wait until it answers, and stop it."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Running:
 
 
 def network_file(folder: Path, layers: int, size: int) -> Path:
-    """An untrained LSTM over a hundred characters as a model file: as fast as a trained one."""
+    """A model file with an untrained LSTM over a hundred characters; as fast as a trained one."""
     vocabulary = Vocabulary.from_text(CHARACTERS)
     torch.manual_seed(1)
     network = CharNetwork(NetworkConfig("lstm", layers, size, 64), len(vocabulary))
@@ -53,7 +53,7 @@ def network_file(folder: Path, layers: int, size: int) -> Path:
 
 
 def cores() -> tuple[set[int], set[int]]:
-    """The core of the servers and the core of the client."""
+    """The core for the servers and the core for the client."""
     known = sorted(os.sched_getaffinity(0))
     return {known[0]}, {known[-1]}
 

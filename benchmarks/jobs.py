@@ -1,8 +1,8 @@
 """What training jobs cost and survive: ``python -m benchmarks.jobs [PART …]``.
 
-Parts: claims, points, charts, overhead, first, beside, kills; all of them without one.
-Each runs on a SQLite file and on a PostgreSQL started for it (or the one of
-``CHARLOOM_TEST_POSTGRES_URL``), says its figures in one line, and keeps the line
+Parts: claims, points, charts, overhead, first, beside, kills; without a PART, all of them.
+Each runs on a SQLite file and on a PostgreSQL server started for it (or the one at
+``CHARLOOM_TEST_POSTGRES_URL``), prints its figures in one line, and stores the line
 in ``results.json`` for the page that ``python -m benchmarks --report`` writes.
 ``--kills N`` sets how many processes are killed on each database.
 """
@@ -40,7 +40,7 @@ CLAIMERS: Final = 4
 
 
 def say(part: str, kind: str, told: str) -> None:
-    """One line of results, shown and kept."""
+    """Print and store one line of results."""
     sys.stdout.write(f"{part:9} {kind:11} {told}\n")
     sys.stdout.flush()
     jobs = {**everything().get("jobs", {}), "machine": machine()}
@@ -75,7 +75,7 @@ def _claim_all(url: str, start: Any, results: Any) -> None:
 
 
 def claims(place: Place, kind: str, arguments: argparse.Namespace) -> None:
-    """Claims a second with four processes that claim at once."""
+    """Claims per second when four processes claim at once."""
     many(place, JOBS)
     context = multiprocessing.get_context("spawn")
     start, results = context.Barrier(CLAIMERS + 1), context.Queue()
@@ -108,7 +108,7 @@ def _begun(place: Place) -> tuple[Job, Claim]:
 
 
 def points(place: Place, kind: str, arguments: argparse.Namespace) -> None:
-    """Points a second as a runner writes them (20 at a time) and in large batches."""
+    """Points per second, written as a runner does (20 at a time) and in large batches."""
     job, claim = _begun(place)
     told = []
     for size, batches in ((20, 100), (1000, 20)):
@@ -147,12 +147,12 @@ def charts(place: Place, kind: str, arguments: argparse.Namespace) -> None:
 
 
 def overhead(place: Place, kind: str, arguments: argparse.Namespace) -> None:
-    """The training of a job against the bare loop."""
+    """The training of a job compared with the bare loop."""
     say("overhead", kind, measure_overhead(place, arguments.repeats))
 
 
 def first(place: Place, kind: str, arguments: argparse.Namespace) -> None:
-    """From submitting a job to its first metric, everything in processes of its own."""
+    """The time from submitting a job to its first metric; each job runs in its own process."""
     system = FullInstallation(place.settings)
     system.dispatcher.start()
     times = []
@@ -176,12 +176,12 @@ def first(place: Place, kind: str, arguments: argparse.Namespace) -> None:
 
 
 def kills(place: Place, kind: str, arguments: argparse.Namespace) -> None:
-    """Runners, servers or both killed at random moments, until so many were."""
+    """Kill runners, servers or both at random moments, ``--kills`` processes in all."""
     say("kills", kind, survive(place, arguments.kills))
 
 
 def with_completions(place: Place, kind: str, arguments: argparse.Namespace) -> None:
-    """Completions of a server while it trains."""
+    """The times of completions while a job trains."""
     folder = Path(place.settings.data_dir).parent
     say("beside", kind, beside(folder, place.settings.resolved_database_url))
 
@@ -199,7 +199,7 @@ PARTS: Final[dict[str, Callable[[Place, str, argparse.Namespace], None]]] = {
 
 @contextmanager
 def places() -> Iterator[list[tuple[str, Callable[[], Any]]]]:
-    """Makers of fresh places, one for each kind of database."""
+    """Functions that make fresh places, one for each kind of database."""
     with postgres.server() as url:
 
         @contextmanager
@@ -233,7 +233,7 @@ def _place(url: str, folder: str) -> Iterator[Place]:
 
 
 def main() -> None:
-    """Run the parts that are named."""
+    """Run the named parts."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("parts", nargs="*", metavar="PART")
     parser.add_argument("--kills", type=int, default=20)

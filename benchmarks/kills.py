@@ -1,7 +1,7 @@
 """Training jobs whose runner, server or both are killed, again and again.
 
-Part of ``python -m benchmarks.jobs``: says how many were killed, what became of
-the jobs, and what was lost.
+Part of ``python -m benchmarks.jobs``: reports how many were killed, how the jobs
+ended, and what was lost.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from app.jobs.values import Job
 from tests.jobs.making import Place, wait_for
 from tests.survival.test_kills import LONG, runners, server
 
-STEPS: Final = {**LONG, "max_steps": 2_500}  # some seconds of training
+STEPS: Final = {**LONG, "max_steps": 2_500}  # a few seconds of training
 
 
 def survive(place: Place, kills: int) -> str:
-    """Kill runners, servers or both at random moments until so many were; what came of it."""
+    """Kill runners, servers or both at random moments, ``kills`` in all; report how jobs ended."""
     chance = random.Random(7)
     lost: list[float] = []
     done: list[Job] = []
@@ -66,7 +66,7 @@ def survive(place: Place, kills: int) -> str:
 
 
 def _kill_runners(place: Place) -> bool:
-    """Whether there was one that was training."""
+    """Kill all runners; return whether there were any."""
     pids = runners(place)
     for pid in pids:
         with suppress(ProcessLookupError):
@@ -75,7 +75,7 @@ def _kill_runners(place: Place) -> bool:
 
 
 def _last_point(place: Place, job: Job) -> int | None:
-    """When the attempt under way has last written a point; None if it is not training."""
+    """When the current attempt last wrote a point; None if it is not training."""
     now = place.jobs.get(job.id)
     if now.state is not JobState.RUNNING or (now.progress and now.progress.fraction == 1):
         return None
@@ -87,7 +87,7 @@ def _last_point(place: Place, job: Job) -> int | None:
 
 
 def _damaged(place: Place, done: list[Job]) -> int:
-    """Files that are not what their row says: checkpoints and models."""
+    """The number of checkpoints and models whose file does not match its row."""
     damaged = len(place.registry.synchronise().damaged)
     for job in done:
         for info in place.jobs.checkpoints(job.run_id):

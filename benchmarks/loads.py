@@ -1,7 +1,7 @@
-"""Loads on a server: clients that ask again at once, and requests that arrive by chance.
+"""Loads on a server: clients that request again at once, and requests that arrive at random.
 
-Takes a port, gives what the clients saw. Prompts and seeds differ from request to
-request, so that no cache flatters anyone.
+Takes a port, returns what the clients saw. Prompts and seeds differ from request to
+request, so that no server gains from a cache.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ CHARACTERS = string.ascii_letters + string.digits + string.punctuation + " \n"
 
 
 def prompt(length: int) -> str:
-    """A text nobody has sent before."""
+    """A random text; long ones are new to the server."""
     return "".join(random.choices(CHARACTERS, k=length))
 
 
 def quantile(values: Sequence[float], share: float) -> float:
-    """The value below which ``share`` of them lie; nan for none."""
+    """The value below which a fraction ``share`` of ``values`` lies; nan if there are none."""
     ordered = sorted(values)
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))] if ordered else float("nan")
 
@@ -36,7 +36,7 @@ class Seen:
     """What the clients of one load saw; times in seconds."""
 
     characters_per_second: float
-    per_stream: float  # median characters a second of a stream, from its first to its last piece
+    per_stream: float  # median characters per second, from first to last piece
     first_p50: float
     first_p99: float
     gap_p50: float
@@ -79,7 +79,7 @@ def _seen(answers: Sequence[Arrivals], start: float, end: float, failed: int) ->
 async def closed_loop(
     port: int, clients: int, *, seconds: float, prompt_length: int = 50, max_tokens: int = 200
 ) -> Seen:
-    """``clients`` ask for a stream, read it and ask again; the first fifth warms up."""
+    """``clients`` request a stream, read it and repeat; ``seconds / 5`` of warm-up come first."""
     answers: list[Arrivals] = []
     failed = 0
 
@@ -166,7 +166,7 @@ async def first_character_under_load(
 
 
 async def typing(port: int, requests: int = 400) -> list[float]:
-    """Seconds of whole requests for one character, the prompt a character longer each time."""
+    """Seconds of whole requests for one character; each prompt is one character longer."""
     text, taken = prompt(100), []
     async with Connection(port) as connection:
         for place in range(requests):

@@ -11,7 +11,7 @@ from app.cli.bench import processor
 
 
 def machine() -> dict[str, Any]:
-    """Where and when."""
+    """This machine, its load, and the time now."""
     return {
         "processor": processor(),
         "cores": len(os.sched_getaffinity(0)),

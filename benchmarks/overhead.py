@@ -1,4 +1,4 @@
-"""What a job costs over the bare training loop: recording, heartbeats, checkpoints.
+"""What a job costs beyond the bare training loop: recording, heartbeats, checkpoints.
 
 Part of ``python -m benchmarks.jobs``.
 """
@@ -30,10 +30,10 @@ _PLANNED: Final = ("max_steps", "batch_size", "window", "learning_rate", "optimi
 
 
 class Timed(Attempt):
-    """An attempt that knows how long its training took, and how much of that was not training.
+    """An attempt that measures how long its training took, and how much of that was overhead.
 
-    Seconds, seconds of processor, and seconds that the training waited for what
-    a job does beside it.
+    ``took``: seconds and processor seconds of the training. ``beside``: seconds that it
+    waited for recording and checkpoints.
     """
 
     took = (0.0, 0.0)
@@ -59,7 +59,7 @@ class Timed(Attempt):
 
 
 def measure_overhead(place: Place, repeats: int) -> str:
-    """The training of a job against the bare loop, in turn, in this process."""
+    """Compare a job's training with the bare loop; they take turns in this process."""
     torch.set_num_threads(1)
     file = place.settings.data_dir / "text.txt"
     file.write_text(Path(__file__).read_text() * 40)
@@ -79,9 +79,9 @@ def measure_overhead(place: Place, repeats: int) -> str:
     seconds = min(took for took, _ in jobs) / min(took for took, _ in bare) - 1
     processor = min(used for _, used in jobs) / min(used for _, used in bare) - 1
     return (
-        f"{statistics.median(beside):.2%} of the training's seconds are spent beside it; in all "
-        f"{seconds:+.1%} seconds, {processor:+.1%} seconds of processor: {min(jobs)[0]:.2f} s as a "
-        f"job, {min(bare)[0]:.2f} s bare (the least of {repeats}, in turn; "
+        f"recording and checkpoints take {statistics.median(beside):.2%} of the training's time; "
+        f"in all {seconds:+.1%} time, {processor:+.1%} processor time: {min(jobs)[0]:.2f} s as a "
+        f"job, {min(bare)[0]:.2f} s bare (minimum of {repeats}, taking turns; "
         f"{STEPS} steps, lstm 1 × 192, checkpoint every {CHECKPOINT_SECONDS} s)"
     )
 

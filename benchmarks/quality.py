@@ -1,9 +1,9 @@
-"""How a line model's samples stand to the text it was trained on.
+"""How the samples of a line model compare with the text it was trained on.
 
     python benchmarks/quality.py NAME FILE [--count 10000]
 
-Draws samples from a model of the local store and prints the share that is
-distinct, new (not a line of FILE) and copied from the training split of FILE.
+Draws samples from a model in the local store and prints what share of them is
+distinct, new (not a line of FILE), and copied from the training split of FILE.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Results as ``RESULTS.md``, and charts of them as small SVG files.
+"""Write the results as ``RESULTS.md``, with charts as small SVG files.
 
-Takes what ``python -m benchmarks`` kept in ``results.json``. Levels come back from
-JSON as text.
+Takes what ``python -m benchmarks`` stored in ``results.json``. JSON keys are strings,
+so the levels of a load are strings here.
 """
 
 from __future__ import annotations
@@ -27,21 +27,21 @@ _COLOURS: Final = {
     "lit": "#55a868",
 }
 
-_MISSED: Final = """What bounds the figures that miss their target (AMD EPYC, Zen 4):
+_MISSED: Final = """What limits the figures that miss their target (AMD EPYC, Zen 4):
 
-- One stream of LSTM 2 × 512, where it is below 75 ×: the engine is bound by reading 3.2 MB of
-  weights a character from the third-level cache. How many times the plain loop that is says as
-  much about the plain loop, whose rate for one row was seen at 163 and at 283 characters a
-  second on the same machine within two hours (133 × and 75 ×).
-- A typed character is Python all the way. Of 0.75 ms an empty endpoint costs 0.26 ms; the first
-  tick, done where it is asked for, 0.17 ms (the network itself 0.03 ms of it); reading and
-  checking the body 0.05 ms; prompt, ids and names 0.07 ms; the answer 0.03 ms; the rest are
-  routing, headers, counters and the log line. Every piece was measured in the server, where
-  cold caches make it two to three times what it costs in a loop. Next would be a row of its own
-  for single texts in the decoder, and a route beside FastAPI's layers.
-- A prompt of 1,000 characters takes LSTM 2 × 512 some 35 ms alone, step after step. Beside 64
-  streams it gets three quarters of each tick, and the one core that the server has here also
-  sends 64 streams. A second core for the event loop is what would help most."""
+- One stream of LSTM 2 × 512, where it is below 75 ×: the limit is reading 3.2 MB of weights per
+  character from the third-level cache. The ratio says as much about the plain loop: its rate for
+  one row was 163 characters per second in one measurement and 283 in another, on the same machine
+  within two hours (133 × and 75 ×).
+- A typed character: nearly all of the time is spent in Python. Of 0.75 ms, an empty endpoint takes
+  0.26 ms; the first tick, done in the caller's thread, 0.17 ms (0.03 ms of it in the network
+  itself); reading and checking the body 0.05 ms; prompt, ids and names 0.07 ms; the answer
+  0.03 ms. The rest is routing, headers, counters and the log line. Every part was measured in the
+  server, where cold caches make it two to three times as slow as in a loop. The next steps would
+  be a dedicated row for single texts in the decoder, and a route that bypasses FastAPI's layers.
+- A prompt of 1,000 characters takes LSTM 2 × 512 about 35 ms alone, one step after another. Beside
+  64 streams it gets three quarters of each tick, and the server's only core here also sends the
+  64 streams. A second core for the event loop would help most."""
 
 
 def write(found: dict[str, Any], folder: Path) -> None:
@@ -71,19 +71,19 @@ def _with_text_keys(value: Any) -> Any:
 
 
 def _introduction(machine: dict[str, Any]) -> str:
-    return f"""# Measured
+    return f"""# Benchmark results
 
-{_where(machine)}; load average at the start {machine["load"][0]}. Everything here is made by
+{_where(machine)}; load average at the start {machine["load"][0]}. Everything here is produced by
 
 ```
 pip install -r benchmarks/requirements.txt
 python -m benchmarks
 ```
 
-or `make benchmarks`. Networks are untrained (speed does not depend on training), with 98
-symbols over HTTP and 100 in process, served in int8 by Charloom and in float32 by the
-others, which do not offer int8. Figures are medians of rounds in which the sides
-take turns."""
+or `make benchmarks`. Networks are untrained, because speed does not depend on training. They
+have 98 symbols over HTTP and 100 in process. Charloom serves them in int8; the others serve
+them in float32, because they do not offer int8. Figures are medians of several rounds, in
+which the programs compared take turns."""
 
 
 def _where(machine: dict[str, Any]) -> str:
@@ -101,13 +101,13 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 def _engine_part(engine: dict[str, list[dict[str, Any]]]) -> str:
     parts = [
         "## The engine, in process\n\n`charloom bench --shape lstm:2x512 --threads 1,2`. "
-        "Characters a second of the engine, sampling and logprobs included. The plain loop is what "
-        "everybody writes first: `nn.Embedding`, `nn.LSTM`, `nn.Linear`, softmax, multinomial for "
-        "writing; padded batches and log-softmax for scoring records of 20 to 200 characters. The "
-        "floor is the tighter of two measured bounds: reading the weights once a step, or the int8 "
-        "multiplications at the processor's own rate. With two threads the plain "
-        "loop's figure is the better of its one-thread and two-thread rates, for it collapses when "
-        "something else runs on one of the cores."
+        "Figures are characters per second; the engine's include sampling and logprobs. The plain "
+        "loop is what most people write first: for writing, `nn.Embedding`, `nn.LSTM`, "
+        "`nn.Linear`, softmax and multinomial; for scoring, padded batches and log-softmax. Scored "
+        "records have 20 to 200 characters. The floor is the tighter of two measured bounds: "
+        "reading the weights once per step, or the int8 multiplications at the processor's own "
+        "rate. With two threads the plain loop's figure is the better of its one-thread and "
+        "two-thread rates, because it collapses when something else runs on one of the cores."
     ]
     for shape, results in engine.items():
         rows = [
@@ -128,7 +128,7 @@ def _engine_part(engine: dict[str, list[dict[str, Any]]]) -> str:
 
 
 def _plain(figure: dict[str, Any], results: list[dict[str, Any]]) -> float:
-    """The plain loop's best rate with as many threads or fewer."""
+    """The plain loop's best rate with at most as many threads."""
     return max(
         float(each["plain"])
         for each in results
@@ -139,29 +139,31 @@ def _plain(figure: dict[str, Any], results: list[dict[str, Any]]) -> float:
 
 def _http_part(http: dict[str, Any]) -> str:
     parts = [
-        "## Over HTTP\n\nEvery server on one core with one thread, a raw asyncio client on the "
-        "other; every request streams, prompts of 50 characters and seeds differ."
+        "## Over HTTP\n\nEvery server runs on one core with one thread; a raw asyncio client uses "
+        "the other core. Every request streams. Prompts have 50 characters; prompts and seeds "
+        "differ from request to request."
     ]
     for key, by_server in http["closed"].items():
         parts.append(
-            f"### Closed loop, LSTM {key.replace('x', ' × ')}\n\nClients that ask for 200 "
-            "characters, read them and ask again. Times in milliseconds.\n\n"
-            f"![characters a second by clients](closed-{key}.svg)\n\n"
+            f"### Closed loop, LSTM {key.replace('x', ' × ')}\n\nEach client requests 200 "
+            "characters, reads them and requests again. Times are in milliseconds.\n\n"
+            f"![characters per second by number of clients](closed-{key}.svg)\n\n"
             + _levels("clients", by_server)
         )
     for key, by_server in http["poisson"].items():
         parts.append(
             f"### Poisson arrivals, LSTM {key.replace('x', ' × ')}\n\nRequests for 64 characters "
-            "arrive by chance, at a mean rate, whatever the server does; a request that had "
-            "nothing a second after the last arrival counts with the time it had waited.\n\n"
+            "arrive at random, at a given mean rate, whatever the server does. A request that has "
+            "received nothing one second after the last arrival counts with the time it has "
+            "waited.\n\n"
             f"![time to first character](poisson-{key}.svg)\n\n"
-            + _levels("requests a second", by_server)
+            + _levels("requests per second", by_server)
         )
     return "\n\n".join(parts)
 
 
 def _levels(what: str, by_server: dict[str, Any]) -> str:
-    head = ("server", what, "characters/s", "a stream", "first p50", "first p99", "gap p50",
+    head = ("server", what, "characters/s", "per stream", "first p50", "first p99", "gap p50",
             "gap p99", "failed")  # fmt: skip
     rows = []
     for name in SERVERS:
@@ -219,10 +221,10 @@ _PARTS: Final = {
     "claims": "claiming, four processes at once",
     "points": "metric points written",
     "charts": "a chart of 2,500 points read as 1,000 buckets",
-    "overhead": "a job over the bare training loop",
+    "overhead": "a job compared with the bare training loop",
     "first": "from submitting to the first metric",
     "beside": "completions beside a training job",
-    "kills": "killed at random moments",
+    "kills": "runners and servers killed at random moments",
 }
 
 
@@ -240,12 +242,12 @@ def _charts(http: dict[str, Any], folder: Path) -> None:
     plt.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "charloom", "font.size": 10})
     for key, by_server in http["closed"].items():
         _chart(by_server, "characters_per_second", 1, folder / f"closed-{key}.svg",
-               f"LSTM {key.replace('x', ' × ')}, one core: characters a second",
+               f"LSTM {key.replace('x', ' × ')}, one core: characters per second",
                "clients")  # fmt: skip
     for key, by_server in http["poisson"].items():
         _chart(by_server, "first_p50", 1000, folder / f"poisson-{key}.svg",
                f"LSTM {key.replace('x', ' × ')}, one core: median ms to the first character",
-               "requests a second")  # fmt: skip
+               "requests per second")  # fmt: skip
 
 
 def _chart(
@@ -271,7 +273,7 @@ def _chart(
     axes.set_title(title, loc="left", fontsize=11)
     axes.grid(alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)
-    # Beside the curves: inside, it would lie on one of them.
+    # Beside the curves: inside, the legend would cover one of them.
     axes.legend(frameon=False, fontsize=9, loc="center left", bbox_to_anchor=(1.0, 0.5))
     figure.tight_layout()
     figure.savefig(path, metadata={"Date": None})

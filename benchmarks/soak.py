@@ -1,9 +1,9 @@
 """``python -m benchmarks.soak --minutes 60``: does memory stay flat under mixed load?
 
-Streams of all lengths, clients that leave in the middle, long prompts, scoring, many
-distinct texts so that the state cache is full all the time. Prints the server's
-resident memory; the figure that counts is its growth from the second third to the last,
-which is kept for the page that ``python -m benchmarks --report`` writes.
+The load: streams of all lengths, clients that disconnect midway, long prompts, scoring,
+and so many distinct texts that the state cache is always full. Prints the server's
+resident memory. The figure that counts is its growth from the second third of the time
+to the last; it is stored for the page that ``python -m benchmarks --report`` writes.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def main() -> None:
 
 async def _soak(seconds: float) -> None:
     os.sched_setaffinity(0, cores()[1])
-    os.environ["CHARLOOM_STATE_CACHE_MB"] = "32"  # soon full
+    os.environ["CHARLOOM_STATE_CACHE_MB"] = "32"  # fills up soon
     with tempfile.TemporaryDirectory() as folder:
         weights = network_file(Path(folder), 2, 128)
         async with server("charloom", weights) as running:
@@ -69,7 +69,7 @@ async def _client(port: int, asked: list[int]) -> None:
             if kind < 0.3:
                 texts = [prompt(random.randrange(1, 300)) for _ in range(20)]
                 await connection.ask({"input": texts}, "/v1/score")
-            elif kind < 0.5:  # leaves in the middle
+            elif kind < 0.5:  # disconnects midway
                 with suppress(TimeoutError):
                     body["max_tokens"] = 50_000
                     async with asyncio.timeout(random.uniform(0.01, 0.5)):
@@ -80,7 +80,7 @@ async def _client(port: int, asked: list[int]) -> None:
 
 
 def _resident(pid: int) -> float:
-    """Megabytes."""
+    """Resident memory in megabytes."""
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * _PAGE / 1e6
 
 

@@ -1,5 +1,5 @@
 """The peers: the same network behind other servers, with the same ``POST /v1/completions``.
 
-Each takes ``--weights FILE --port N``, answers ``{"prompt", "max_tokens", "stream"}``
+Each takes ``--weights FILE --port N``, accepts ``{"prompt", "max_tokens", "stream"}``
 and streams ``data: {"choices": [{"text": …}]}`` events up to ``data: [DONE]``.
 """

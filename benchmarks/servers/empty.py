@@ -1,4 +1,4 @@
-"""A FastAPI endpoint that does nothing: what one request costs at least."""
+"""A FastAPI endpoint that does nothing: the least that one request costs."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """LitServe with dynamic batching and streaming over the same ``nn.LSTM`` loop.
 
-Without postponed annotations: LitServe reads the request's class off the method.
+Annotations are not postponed, because LitServe reads the request's class from the method.
 """
 
 from collections.abc import Generator
@@ -18,7 +18,7 @@ ROWS = 64
 
 
 class Completions(litserve.LitAPI):
-    """Requests that arrive together are written together, as long as the longest takes."""
+    """Requests that arrive together are one batch, which lasts as long as its longest request."""
 
     def __init__(self, weights: Path) -> None:
         super().__init__(
@@ -43,8 +43,8 @@ class Completions(litserve.LitAPI):
         prompts = [torch.tensor(self.loaded.ids(asked.prompt)) for asked in inputs]
         rows = torch.arange(len(prompts))
         with torch.inference_mode():
-            # The shorter prompts are read with padding behind; their states are wrong by it,
-            # which costs nothing: what is measured is speed.
+            # Shorter prompts are padded at the end, so their states are wrong. That does not
+            # matter here: only speed is measured.
             hidden, state = network.recurrent(
                 network.embedding(pad_sequence(prompts, batch_first=True))
             )

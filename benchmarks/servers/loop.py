@@ -22,7 +22,7 @@ DONE = b"data: [DONE]\n\n"
 
 
 class Asked(BaseModel):
-    """The fields of a completion that the peers know."""
+    """The fields of a completion that the peers support."""
 
     prompt: str = ""
     max_tokens: int = 100
@@ -30,7 +30,7 @@ class Asked(BaseModel):
 
 
 class Loaded:
-    """The network of an artifact, one thread, ready for inference."""
+    """The network of an artifact, ready for inference in one thread."""
 
     def __init__(self, weights: Path) -> None:
         torch.set_num_threads(1)
@@ -39,7 +39,7 @@ class Loaded:
         self.network: CharNetwork = artifact.network().eval()
 
     def ids(self, prompt: str) -> list[int]:
-        """The boundary and the prompt."""
+        """The ids of the boundary and the prompt."""
         return [BOUNDARY, *self.vocabulary.encode(prompt).tolist()]
 
 
@@ -57,7 +57,7 @@ def event(text: str) -> bytes:
 
 
 def completions(characters: Generator[str, None, None], *, stream: bool) -> Response:
-    """The answer made of ``characters``, drawn in a thread while others are served."""
+    """The answer with ``characters``; a stream draws them in a thread while others are served."""
     if not stream:
         return JSONResponse({"choices": [{"text": "".join(characters)}]})
 

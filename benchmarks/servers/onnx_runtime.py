@@ -1,4 +1,4 @@
-"""FastAPI over ONNX Runtime: one session, one step of a hand-built LSTM graph a character."""
+"""FastAPI over ONNX Runtime: one session, one step of a hand-built LSTM graph per character."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from benchmarks.servers.loop import Asked, Loaded, arguments, completions, serve
 
 
 def _gates(matrix: Any) -> Any:
-    """PyTorch's i, f, g, o as ONNX's i, o, f, c."""
+    """Reorder PyTorch's i, f, g, o to ONNX's i, o, f, c."""
     i, f, g, o = np.split(matrix, 4)
     return np.concatenate((i, o, f, g))
 
@@ -76,7 +76,7 @@ def graph(network: CharNetwork) -> bytes:
 
 
 def session(network: CharNetwork) -> onnxruntime.InferenceSession:
-    """One thread, like everyone here."""
+    """A session with one thread, like every server here."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     return onnxruntime.InferenceSession(graph(network), options, providers=["CPUExecutionProvider"])

@@ -1,4 +1,4 @@
-"""The server everybody writes first: FastAPI, one ``nn.LSTM`` loop a request."""
+"""The server most people write first: FastAPI, one ``nn.LSTM`` loop per request."""
 
 from __future__ import annotations
 

@@ -1,9 +1,10 @@
-"""Draws the pictures of how-it-works.md, in this folder.
+"""Draw the pictures of how-it-works.md, in this folder.
 
-`python docs/pictures/draw.py` draws them from what is kept beside it;
-`python docs/pictures/draw.py --train` first trains again for the loss curve, for
-a minute, on the names of all Unicode characters: a text that every Python
-installation carries. White grounds, so that they can be read on any page.
+`python docs/pictures/draw.py` draws them from the curve stored beside it.
+`python docs/pictures/draw.py --train` first trains for a minute to measure a new
+loss curve. It trains on the names of all Unicode characters, a text that every
+Python installation includes. The background is white, so that the pictures are
+readable on any page.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ Point = tuple[float, float]
 
 
 class Picture:
-    """An SVG being drawn; places in pixels from the upper left corner."""
+    """An SVG being drawn; coordinates in pixels from the upper left corner."""
 
     def __init__(self, width: int, height: int, title: str) -> None:
         self._parts = [
@@ -48,7 +49,7 @@ class Picture:
         )
 
     def box(self, at: Point, text: str, colour: str) -> None:
-        """A box around its middle."""
+        """A box with its centre at ``at``."""
         self._parts.append(
             f'<rect x="{at[0] - 46:g}" y="{at[1] - 18:g}" width="92" height="36" rx="5" '
             f'fill="none" stroke="{colour}" stroke-width="1.8"/>'
@@ -63,7 +64,7 @@ class Picture:
         )
 
     def arrow(self, start: Point, end: Point, colour: str) -> None:
-        """A straight line to the right or upwards with a point at its end."""
+        """A straight line to the right or upwards, with an arrowhead at its end."""
         x, y = end
         up = start[0] == end[0]
         wings = (
@@ -103,7 +104,7 @@ def unrolled() -> None:
 
 
 def loss_curve() -> None:
-    """Loss in training and validation over the steps of a real run."""
+    """Loss in training and validation over the steps of a real training."""
     run: dict[str, Any] = json.loads(CURVE.read_text())
     picture = Picture(860, 400, "Loss in training and validation")
     left, right, top, bottom = 70, 830, 56, 340
@@ -138,7 +139,7 @@ def loss_curve() -> None:
         picture.dot(at, ORANGE)
     for y, colour, label in (
         (130, BLUE, "training: the mean of neighbouring steps"),
-        (156, ORANGE, "validation: lines that are not learnt from"),
+        (156, ORANGE, "validation: lines not trained on"),
     ):
         picture.line([(470, y), (498, y)], colour, 2.4)
         picture.text((508, y), label, colour, 14, "start")
@@ -146,17 +147,25 @@ def loss_curve() -> None:
 
 
 def train() -> None:
-    """Train, and keep the curve."""
-    from app.training.trainer import Wishes, plan  # not needed to draw
+    """Train, and store the curve."""
+    # Not needed to draw.
+    import torch
+
+    from app.training.machine import machine_speed
+    from app.training.planning import Wishes, plan_training
+    from app.training.prepare import prepare
+    from app.training.trainer import Trainer
 
     names = (unicodedata.name(chr(point), "") for point in range(sys.maxunicode + 1))
-    # The tens of thousands of ideographs have numbers for names.
+    # The names of tens of thousands of ideographs are only numbers.
     text = "\n".join(name for name in names if name and "-" not in name)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "unicode.txt"
         path.write_text(text.lower())
-        run = plan(path, Wishes(format="lines", training={"budget_seconds": SECONDS}))
-        progress = list(run.train())
+        prepared = prepare(path, format="lines")
+        wishes = Wishes(training={"budget_seconds": SECONDS})
+        plan = plan_training(prepared.profile, wishes, speed=machine_speed(torch.get_num_threads()))
+        progress = list(Trainer(prepared, plan).train())
     losses = [each.train_loss for each in progress]
     ends = [round(part * len(losses) / POINTS) for part in range(POINTS + 1)]
     training = [
@@ -164,7 +173,7 @@ def train() -> None:
         for first, last in pairwise(ends)
         if last > first
     ]
-    shape = run.network_config
+    shape = plan.network
     curve = {
         "command": "python docs/pictures/draw.py --train",
         "network": f"{shape.cell} {shape.layers} × {shape.hidden_size}",
