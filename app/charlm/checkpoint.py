@@ -1,8 +1,7 @@
-"""A training that can be resumed: tensors and a few numbers, nothing else.
+"""A checkpoint from which training can resume: tensors and a few numbers, nothing else.
 
-``tensors`` and ``facts`` are what is written, as safetensors and JSON; there is
-no pickle anywhere. Everything is held on the CPU, so a checkpoint moves between
-devices.
+``tensors`` and ``facts`` are written as safetensors and JSON, never as a pickle.
+Everything is kept on the CPU, so a checkpoint can move between devices.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ class Checkpoint:
 
     ``place`` counts the windows of ``epoch`` already read; ``state_BLS`` is the
     carried recurrent state; ``since_best`` counts evaluations without
-    improvement; ``elapsed_seconds`` is what was used of the budget.
+    improvement; ``elapsed_seconds`` is how much of the budget was used.
     """
 
     weights: dict[str, Tensor]
@@ -58,7 +57,7 @@ class Checkpoint:
 
     @classmethod
     def restore(cls, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> Checkpoint:
-        """The inverse of ``tensors`` and ``facts``; raises InvalidInput if something is missing."""
+        """The inverse of ``tensors`` and ``facts``; raises InvalidInput if anything is missing."""
         groups: dict[str, dict[str, Tensor]] = {group: {} for group in _GROUPS}
         try:
             for key, tensor in tensors.items():
@@ -69,6 +68,6 @@ class Checkpoint:
             return cls(**{**facts, **groups, "state_BLS": tensors["state_BLS"], "plan": plan})
         except (KeyError, TypeError, ValueError) as error:
             raise InvalidInput(
-                "The checkpoint is not complete; train again, or from an older one.",
+                "The checkpoint is incomplete. Train again, or resume from an older checkpoint.",
                 code="invalid_checkpoint",
             ) from error

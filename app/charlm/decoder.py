@@ -1,12 +1,12 @@
-"""A trained network packed for inference: many rows, each as if it were alone.
+"""A trained network packed for inference: many rows, each computed as if it were alone.
 
-Takes ids, gives logprobs or drawn symbols; the state it is handed is changed in
-place. In ``int8`` the weights are rounded to 8 bits and the hidden state to
-1/127 wherever it enters a product; ``float32`` rounds nothing more than the
-network does. In both, what a row gives does not depend, bit for bit, on the
-rows beside it or on how a text is cut into calls.
+Takes ids, gives logprobs or drawn symbols; changes the caller's state in place. In
+``int8`` the weights are rounded to 8 bits, and the hidden state to multiples of 1/127
+wherever it enters a product; ``float32`` rounds no more than the network does. In both,
+a row's results do not depend, bit for bit, on the other rows or on how a text is cut
+into calls.
 
-The product of the first layer's input weights with each embedding is a table:
+The product of the first layer's input weights with each embedding is a table, because
 the input of a character network has only V values.
 
 Shapes: B rows, T time steps, Q drawn symbols, V symbols, L layers, S state
@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Literal, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,52 +32,56 @@ from .kernels.vectors import GROUP
 from .network import CharNetwork
 from .packing import pack_network
 from .sampling import Sampling
+from .vocabulary import Ids
 from .workers import ALONE, Workers
 
 Precision = Literal["float32", "int8"]
 PRECISIONS: Final[tuple[Precision, ...]] = ("float32", "int8")
+Ints = NDArray[np.int32]
+Longs = NDArray[np.int64]
 Floats = NDArray[np.float32]
+Doubles = NDArray[np.float64]
 
 _BLOCK: Final = 64
-"""Symbols read together, layer by layer, when there are fewer rows."""
+"""Symbols to read together, layer by layer, when there are fewer rows than that."""
 
 
 class Reading(NamedTuple):
-    """Logprobs of given symbols in float64 nats, and ranks from 1.
+    """Logprobs of given symbols in float64 nats, and their ranks from 1.
 
-    The N likeliest symbols in the place of each come likeliest first (−1: there
-    are no more).
+    For each position also the N likeliest symbols, likeliest first (−1 where the
+    vocabulary has fewer).
     """
 
-    logprobs_BT: NDArray[np.float64]
-    ranks_BT: NDArray[np.int32]
-    top_ids_BTN: NDArray[np.int32]
-    top_logprobs_BTN: NDArray[np.float64]
+    logprobs_BT: Doubles
+    ranks_BT: Ints
+    top_ids_BTN: Ints
+    top_logprobs_BTN: Doubles
 
 
 class Writing(NamedTuple):
-    """Drawn ids (−1 where nothing was drawn), their logprobs in nats, the likeliest symbols."""
+    """Drawn ids (−1 where nothing was drawn), their logprobs in nats, and the likeliest symbols."""
 
-    ids_BQ: NDArray[np.int32]
-    logprobs_BQ: NDArray[np.float64]
-    top_ids_BQN: NDArray[np.int32]
-    top_logprobs_BQN: NDArray[np.float64]
+    ids_BQ: Ints
+    logprobs_BQ: Doubles
+    top_ids_BQN: Ints
+    top_logprobs_BQN: Doubles
 
 
 @dataclass
 class Row:
-    """One sequence being written: its place in the state and how it draws.
+    """One sequence being written: its slot in the state and how its symbols are drawn.
 
-    ``current`` is the last symbol of the text so far, which the state has not
-    read yet; ``position`` counts drawn symbols and picks their random numbers;
-    ``boundary`` tells whether the record may end. ``counts`` [V] says how often
-    each symbol was drawn (empty when no penalty asks).
+    ``current`` is the last symbol of the text so far, which the state has not read yet;
+    ``position`` counts drawn symbols and selects their random numbers; ``boundary`` says
+    whether the boundary may be drawn. ``counts`` [V] holds how often each symbol was drawn
+    (empty without penalties).
     """
 
     slot: int
     current: int
     sampling: Sampling
-    counts: NDArray[np.int32]
+    counts: Ints
     biases: Floats
     choice: int = 0
     position: int = 0
@@ -85,9 +89,9 @@ class Row:
 
 
 class Decoder:
-    """A packed network. ``state_BLS`` arrays belong to the caller.
+    """A packed network. The caller owns the ``state_BLS`` arrays.
 
-    One instance may be used by several threads at once, on different rows.
+    Several threads may use one instance at once, on different rows.
     """
 
     def __init__(
@@ -112,15 +116,15 @@ class Decoder:
     def from_network(cls, network: CharNetwork, precision: Precision) -> Decoder:
         """Pack a network.
 
-        Raises InvalidInput for int8 where the hidden state has no fixed range to
-        round in (relu).
+        Raises InvalidInput for int8 if the hidden state has no fixed range in which to
+        round it (relu).
         """
         config = network.config
         cell, integers = config.descriptor, precision == "int8"
         if integers and not cell.bounded:
             raise InvalidInput(
-                f"a {cell.activation} network is served in float32 only: its state has no fixed "
-                "range.",
+                f"precision must be float32 for a {cell.activation} network: its hidden state has "
+                "no fixed range.",
                 param="precision",
             )
         return cls(
@@ -139,7 +143,7 @@ class Decoder:
         return int(self._weights.table_VN.nbytes + sum(a.nbytes for g in groups for a in g))
 
     def warm_up(self) -> None:
-        """Compile everything: seconds the first time on a machine, then at once."""
+        """Compile all kernels: takes seconds the first time on a machine, then almost none."""
         state_BLS = self.initial_state(1)
         nothing = np.zeros(0, dtype=np.int32)
         self.read([nothing], state_BLS, [0])
@@ -147,52 +151,38 @@ class Decoder:
         self.write([row], state_BLS, [0])
 
     def initial_state(self, rows: int) -> Floats:
-        """States [rows, L, S] that have read nothing."""
+        """States [rows, L, S] of rows that have read nothing: zeros."""
         return np.zeros((rows, self.layers, self.state_size), dtype=np.float32)
 
     def read(
         self,
-        sequences: Sequence[NDArray[np.integer[Any]]],
+        sequences: Sequence[Ids],
         state_BLS: Floats,
         slots: Sequence[int],
-        targets: Sequence[NDArray[np.integer[Any]]] | None = None,
+        targets: Sequence[Ids] | None = None,
         *,
         top: int = 0,
         workers: Workers = ALONE,
     ) -> Reading:
-        """Let row ``slots[b]`` read ``sequences[b]``; lengths may differ.
+        """Read ``sequences[b]`` on row ``slots[b]``; lengths may differ.
 
-        With ``targets`` (of the same lengths), gives the logprob and the rank
-        of targets[b][t] after reading sequences[b][..t], and the ``top``
-        likeliest symbols there; else empty arrays.
+        With ``targets`` (of the same lengths), gives the logprob and rank of targets[b][t]
+        after reading sequences[b][..t], and the ``top`` likeliest symbols there; else [0, 0].
         """
-        by_length = sorted(range(len(sequences)), key=lambda b: -len(sequences[b]))
-        shares = workers.shares(len(by_length))
-        # Lengths fall within a share, and every share gets long and short ones.
-        order = [b for part in range(len(shares)) for b in by_length[part :: len(shares)]]
-        lengths = np.array([len(sequences[b]) for b in order], dtype=np.int64)
-        longest = int(lengths.max(initial=0))
-        shape = (len(order), longest)
-        wanted = targets is not None
-        ids, goals = (np.zeros(shape if w else (0, 0), dtype=np.int32) for w in (True, wanted))
-        for row, b in enumerate(order):
-            ids[row, : lengths[row]] = sequences[b]
-            if targets is not None:
-                goals[row, : lengths[row]] = targets[b]
-        logprobs, ranks = np.zeros(goals.shape), np.zeros(goals.shape, dtype=np.int32)
-        tops = np.zeros((*goals.shape, top), dtype=np.int32)
-        top_logprobs = np.zeros(tops.shape)
+        shares = workers.shares(len(sequences))
+        order, lengths, ids, goals = _rectangles(sequences, targets, len(shares))
+        logprobs, ranks, tops, top_logprobs = _empty_reading(goals.shape, top)
         places = np.array([slots[b] for b in order], dtype=np.int64)
 
         def work(a: int, z: int) -> None:
             stepping.read(
-                self._weights, self._scratch(z - a, longest), self._kernel, self.hidden_size,
+                self._weights, self._scratch(z - a, ids.shape[1]), self._kernel, self.hidden_size,
                 self.symbols, ids[a:z], lengths[a:z], state_BLS, places[a:z], goals[a:z],
                 logprobs[a:z], ranks[a:z], tops[a:z], top_logprobs[a:z],
             )  # fmt: skip
 
         workers.run(work, shares)
-        back = np.argsort(order) if wanted else np.zeros(0, dtype=np.int64)
+        back = np.argsort(order) if targets is not None else np.zeros(0, dtype=np.int64)
         return Reading(logprobs[back], ranks[back], tops[back], top_logprobs[back])
 
     def write(
@@ -206,45 +196,28 @@ class Decoder:
     ) -> Writing:
         """Draw up to ``steps[b]`` symbols on each row, ending a row at the boundary.
 
-        The logprobs are the network's own, before temperature and everything else; with
-        each come the ``top`` likeliest symbols. The rows are brought up to date:
-        the last symbol drawn is their ``current``, not yet read.
+        The logprobs are the network's own, unchanged by ``Sampling``, each with the ``top``
+        likeliest symbols. Updates the rows: the last symbol drawn is ``current``, not yet read.
         """
-        count = len(rows)
-        symbols = self.symbols
-        any_counts = any(len(row.counts) for row in rows)
-        any_biases = any(len(row.biases) for row in rows)
-        counts = np.zeros((count, symbols if any_counts else 0), dtype=np.int32)
-        biases = np.zeros((count, symbols if any_biases else 0), dtype=np.float32)
-        for b, row in enumerate(rows):
-            counts[b, : len(row.counts)] = row.counts
-            biases[b, : len(row.biases)] = row.biases
-        current = np.array([row.current for row in rows], dtype=np.int32)
-        positions = np.array([row.position for row in rows], dtype=np.int64)
-        drawn = np.full((count, max(steps, default=0)), -1, dtype=np.int32)
-        logprobs = np.zeros(drawn.shape)
-        tops = np.zeros((*drawn.shape, top), dtype=np.int32)
-        top_logprobs = np.zeros(tops.shape)
-        slots = np.array([row.slot for row in rows], dtype=np.int64)
+        slots, current, positions, integers, floats = _row_arrays(rows)
+        counts, biases = _counts_and_biases(rows, self.symbols)
+        writing = drawn, logprobs, tops, top_logprobs = _empty_writing(len(rows), steps, top)
         most = np.array(steps, dtype=np.int64)
-        integers, floats = _integers(rows), _floats(rows)
 
         def work(a: int, z: int) -> None:
             stepping.write(
-                self._weights, self._scratch(z - a), self._kernel, self.hidden_size, symbols,
+                self._weights, self._scratch(z - a), self._kernel, self.hidden_size, self.symbols,
                 state_BLS, slots[a:z], current[a:z], most[a:z], positions[a:z], integers[a:z],
                 floats[a:z], counts[a:z], biases[a:z], drawn[a:z], logprobs[a:z], tops[a:z],
                 top_logprobs[a:z],
             )  # fmt: skip
 
-        workers.run(work, workers.shares(count))
-        for b, row in enumerate(rows):
-            row.current, row.position = int(current[b]), int(positions[b])
-            row.counts[:] = counts[b, : len(row.counts)]
-        return Writing(drawn, logprobs, tops, top_logprobs)
+        workers.run(work, workers.shares(len(rows)))
+        _update(rows, current, positions, counts)
+        return writing
 
     def _scratch(self, rows: int, steps: int = 1) -> stepping.Scratch:
-        """Room for ``rows`` rows, and for several of their steps if the rows are few."""
+        """Arrays for ``rows`` rows, and for several of their steps if there are few rows."""
         width = padded(self.hidden_size, LANES)
         panels = self._weights.hidden[0]
         kind = np.uint8 if self.precision == "int8" else np.float32
@@ -261,14 +234,79 @@ class Decoder:
         )
 
 
-def _integers(rows: Sequence[Row]) -> NDArray[np.int64]:
+def _rectangles(
+    sequences: Sequence[Ids], targets: Sequence[Ids] | None, shares: int
+) -> tuple[list[int], Longs, Ints, Ints]:
+    """The order of the rows, their lengths [B], ids [B, T] and targets [B, T] or [0, 0].
+
+    Rows are padded with zeros. Within a share the lengths fall, and every share gets long
+    and short rows.
+    """
+    by_length = sorted(range(len(sequences)), key=lambda b: -len(sequences[b]))
+    order = [b for part in range(shares) for b in by_length[part::shares]]
+    lengths = np.array([len(sequences[b]) for b in order], dtype=np.int64)
+    shape = (len(order), int(lengths.max(initial=0)))
+    ids = np.zeros(shape, dtype=np.int32)
+    goals = np.zeros((0, 0) if targets is None else shape, dtype=np.int32)
+    for row, b in enumerate(order):
+        ids[row, : lengths[row]] = sequences[b]
+        if targets is not None:
+            goals[row, : lengths[row]] = targets[b]
+    return order, lengths, ids, goals
+
+
+def _empty_reading(shape: tuple[int, ...], top: int) -> Reading:
+    tops = np.zeros((*shape, top), dtype=np.int32)
+    return Reading(np.zeros(shape), np.zeros(shape, dtype=np.int32), tops, np.zeros(tops.shape))
+
+
+def _empty_writing(rows: int, steps: Sequence[int], top: int) -> Writing:
+    drawn = np.full((rows, max(steps, default=0)), -1, dtype=np.int32)
+    tops = np.zeros((*drawn.shape, top), dtype=np.int32)
+    return Writing(drawn, np.zeros(drawn.shape), tops, np.zeros(tops.shape))
+
+
+def _row_arrays(rows: Sequence[Row]) -> tuple[Longs, Ints, Longs, Longs, Doubles]:
+    """Slots, current symbols and positions [B]; integers [B, 4] and floats [B, 5].
+
+    ``stepping.write`` lists the integers and floats.
+    """
+    return (
+        np.array([row.slot for row in rows], dtype=np.int64),
+        np.array([row.current for row in rows], dtype=np.int32),
+        np.array([row.position for row in rows], dtype=np.int64),
+        _integers(rows),
+        _floats(rows),
+    )
+
+
+def _counts_and_biases(rows: Sequence[Row], symbols: int) -> tuple[Ints, Floats]:
+    """Both as [B, V], zeros for rows that have none; [B, 0] if no row has any."""
+    any_counts = any(len(row.counts) for row in rows)
+    any_biases = any(len(row.biases) for row in rows)
+    counts = np.zeros((len(rows), symbols if any_counts else 0), dtype=np.int32)
+    biases = np.zeros((len(rows), symbols if any_biases else 0), dtype=np.float32)
+    for b, row in enumerate(rows):
+        counts[b, : len(row.counts)] = row.counts
+        biases[b, : len(row.biases)] = row.biases
+    return counts, biases
+
+
+def _update(rows: Sequence[Row], current_B: Ints, positions_B: Longs, counts_BV: Ints) -> None:
+    """Store what writing changed in the rows."""
+    for b, row in enumerate(rows):
+        row.current, row.position = int(current_B[b]), int(positions_B[b])
+        row.counts[:] = counts_BV[b, : len(row.counts)]
+
+
+def _integers(rows: Sequence[Row]) -> Longs:
     return np.array(
         [[r.sampling.seed, r.choice, r.sampling.top_k, int(r.boundary)] for r in rows],
         dtype=np.int64,
     ).reshape(-1, 4)
 
 
-def _floats(rows: Sequence[Row]) -> NDArray[np.float64]:
+def _floats(rows: Sequence[Row]) -> Doubles:
     settings = [row.sampling for row in rows]
     return np.array(
         [

@@ -1,4 +1,4 @@
-"""The device that trains: the CPU, or a GPU if there is one."""
+"""The device to train on: the CPU, or a GPU if there is one."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ DeviceName = Literal["auto", "cpu", "cuda", "mps"]
 
 
 def pick_device(name: DeviceName) -> torch.device:
-    """The device of a name; ``auto`` is the fastest one present.
+    """The device of this name; ``auto`` is the fastest one present.
 
     Raises InvalidInput if the device is not on this machine.
     """
@@ -24,9 +24,9 @@ def pick_device(name: DeviceName) -> torch.device:
     if name == "auto":
         return torch.device(next(kind for kind, there in present.items() if there))
     if not present.get(name):
-        there = ", ".join(kind for kind, is_there in present.items() if is_there)
+        there = " or ".join(kind for kind, is_there in present.items() if is_there)
         raise InvalidInput(
-            f"device {name!r} is not on this machine; it has {there}.",
+            f"device {name!r} is not available on this machine; choose {there}.",
             param="device",
             code="device_not_found",
         )

@@ -1,4 +1,4 @@
-"""Measuring a network on windows of text.
+"""Measure a network on windows of text.
 
 Takes a network and windows in order, gives ``Measures``. Shapes: B rows, T time
 steps, V symbols, L layers, S state width.
@@ -18,10 +18,10 @@ from .network import CharNetwork
 
 @torch.inference_mode()
 def evaluate(network: CharNetwork, windows: Iterable[Window]) -> Measures | None:
-    """Measure a network on windows read in order; None if they hold no character.
+    """Measure a network on windows in order; None if they hold no character.
 
-    Has no side effects: it draws no random number and restores the network's mode. Windows
-    of one pass may differ in rows only where all rows start cold.
+    Has no side effects: draws no random number and restores the network's mode. The
+    number of rows may change only at a window that resets all rows.
     """
     was_training = network.training
     network.eval()
@@ -31,10 +31,7 @@ def evaluate(network: CharNetwork, windows: Iterable[Window]) -> Measures | None
     for window in windows:
         chars_BT = torch.from_numpy(window.inputs_BT).to(device)
         targets_BT = torch.from_numpy(window.targets_BT).to(device)
-        if window.reset_B.all():
-            state_BLS = network.initial_state(len(chars_BT))
-        elif window.reset_B.any():
-            state_BLS[torch.from_numpy(window.reset_B).to(device)] = 0
+        state_BLS = network.reset_rows(state_BLS, window.reset_B)
         logits_BTV, state_BLS = network(chars_BT, state_BLS)
         losses = F.cross_entropy(
             logits_BTV.flatten(0, 1).float(),
@@ -42,7 +39,7 @@ def evaluate(network: CharNetwork, windows: Iterable[Window]) -> Measures | None
             ignore_index=IGNORED,
             reduction="none",
         )
-        # Summed on the CPU: not every GPU has float64.
+        # Sum on the CPU: not every GPU has float64.
         total_nats += losses.cpu().double().sum().item()
         correct += int((logits_BTV.argmax(dim=2) == targets_BT).sum())
         characters += window.characters

@@ -1,13 +1,21 @@
-"""How good a network is at a text: nats, bits per character, perplexity, accuracy.
+"""How well a network predicts a text: nats, bits per character, perplexity, accuracy.
 
-All are derived from two sums, so that parts of a text add up before anything
-is divided. The logarithm is the natural one. ``evaluation.py`` takes them.
+All are derived from two sums, so the sums of a text's parts can be added before any
+division. Logarithms are natural. ``evaluation.py`` takes the measurements.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Final
+
+_MOST_NATS: Final = 700.0  # e^709.8 is about the largest float64
+
+
+def perplexity(nats: float) -> float:
+    """exp(nats): as uncertain as a choice among that many equally likely characters."""
+    return math.exp(min(nats, _MOST_NATS))
 
 
 @dataclass(frozen=True)
@@ -20,7 +28,7 @@ class Measures:
 
     @property
     def nats(self) -> float:
-        """Mean −log p of a character."""
+        """Mean −ln p per character."""
         return self.total_nats / self.characters
 
     @property
@@ -30,10 +38,10 @@ class Measures:
 
     @property
     def perplexity(self) -> float:
-        """exp(nats): as uncertain as a choice among that many equally likely characters."""
-        return math.exp(min(self.nats, 700.0))
+        """exp(nats)."""
+        return perplexity(self.nats)
 
     @property
     def accuracy(self) -> float:
-        """The share of characters that were the network's first guess."""
+        """The share of characters that the network ranked first."""
         return self.correct / self.characters

@@ -1,24 +1,26 @@
 """The three recurrent networks: rnn, lstm and gru, with one state tensor.
 
-Takes ids and a state, gives logits for the next symbol and the state after.
-Knows nothing of text, files or how it is trained.
+Takes ids and a state, gives logits for the next symbol and the new state.
+Knows nothing of text, files or training.
 
 Shapes: B rows, T time steps, V symbols, E embedding, L layers, H hidden,
-S state width and G gates (``cells.py`` has them for each cell).
+S state width and G gates (``cells.py`` defines both for each cell).
 """
 
 from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from .network_config import NetworkConfig
 
 
 class CellWeights(NamedTuple):
-    """One layer's float32 weights with torch's order of gates."""
+    """One layer's float32 weights, gates in torch's order."""
 
     input: Tensor  # [G·H, E or H]
     hidden: Tensor  # [G·H, H]
@@ -30,15 +32,15 @@ class CharNetwork(nn.Module):
     """Embedding, recurrent layers, output layer.
 
     ``symbols`` is V, the size of the vocabulary. The recurrent layers are
-    torch's own (their products run in one fused call); the formulas are in
-    ``docs/how-it-works.md`` and the tests hold each cell against them.
+    torch's own (their products run in one fused call). The formulas are in
+    ``docs/how-it-works.md``; the tests check each cell against them.
     """
 
     def __init__(self, config: NetworkConfig, symbols: int) -> None:
         super().__init__()
         self.config = config
         self.symbols = symbols
-        # Given its weights it draws none; on the meta device drawing imports half of torch.
+        # Pass weights, so that none are drawn: drawing on the meta device imports half of torch.
         embedded = torch.empty(symbols, config.embedding_size)
         self.embedding = nn.Embedding(symbols, config.embedding_size, _weight=embedded)
         self.recurrent = _recurrent_layers(config)
@@ -53,11 +55,22 @@ class CharNetwork(nn.Module):
         config = self.config
         return self.output.bias.new_zeros(rows, config.layers, config.state_size)
 
-    def forward(self, chars_BT: Tensor, state_BLS: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits [B, T, V] for the symbol after each of ``chars_BT``, and the state after.
+    def reset_rows(self, state_BLS: Tensor, reset_B: NDArray[np.bool_]) -> Tensor:
+        """The state with zeros in the rows where ``reset_B`` is true.
 
-        Nothing of ``state_BLS`` is changed; gradients flow through it unless
-        it was detached.
+        Changes ``state_BLS`` in place, unless all rows are reset: then it makes a new
+        state, whose number of rows may differ.
+        """
+        if reset_B.all():
+            return self.initial_state(len(reset_B))
+        if reset_B.any():
+            state_BLS[torch.from_numpy(reset_B).to(state_BLS.device)] = 0
+        return state_BLS
+
+    def forward(self, chars_BT: Tensor, state_BLS: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits [B, T, V] for the symbol after each of ``chars_BT``, and the new state.
+
+        ``state_BLS`` is not changed; gradients flow through it unless it was detached.
         """
         inputs_BTE = self.embedding(chars_BT)
         state_LBS = state_BLS.transpose(0, 1).contiguous()
@@ -79,9 +92,9 @@ class CharNetwork(nn.Module):
 
     @torch.no_grad()
     def _initialise(self) -> None:
-        """Orthogonal recurrence, Glorot inputs, forget bias 1 (Jozefowicz et al. 2015)."""
+        """Orthogonal recurrent weights, Glorot inputs, forget bias 1 (Jozefowicz et al. 2015)."""
         if self.output.bias.is_meta:
-            return  # the weights will be given
+            return  # the weights come later
         size, gates = self.config.hidden_size, self.config.descriptor.gates
         nn.init.normal_(self.embedding.weight, std=self.config.embedding_size**-0.5)
         nn.init.xavier_uniform_(self.output.weight)

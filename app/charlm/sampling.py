@@ -1,9 +1,9 @@
-"""How the next symbol is drawn: penalties, temperature, truncations, one random number.
+"""How the next symbol is drawn: penalties, temperature, truncation, one random number.
 
-The random number is a function of (seed, choice, position), never of a shared
-generator, so a sequence gives the same text whatever else is being served. The
-symbol is the first, in the order of ids, at which the cumulative probability
-passes that number. The compiled functions are in ``kernels/sampling.py``.
+The random number is a function of (seed, choice, position) and no generator is shared, so
+a sequence gives the same text whatever else is being served. The symbol is the first,
+in the order of ids, at which the cumulative probability exceeds that number. The
+compiled functions are in ``kernels/sampling.py``.
 
 Shapes: V symbols.
 """
@@ -29,20 +29,20 @@ SAMPLING_BOUNDS: Final[Mapping[str, Bound]] = {
     "seed": Bound(0, 2**63 - 1),
 }
 BIAS_BOUND: Final = Bound(-100.0, 100.0)
-"""Bound of what is added to one symbol's logit."""
+"""Bound of the value added to one symbol's logit."""
 
 
 @dataclass(frozen=True)
 class Sampling:
     """How symbols are drawn; the defaults draw from the network's own distribution.
 
-    ``temperature`` 0 takes the likeliest symbol (of equals, the lowest id), and so
-    does one below a millionth, by which logits could not be divided.
-    After it come the truncations: ``top_p`` keeps the likeliest symbols that
-    hold that share of the probability, ``top_k`` at most so many of them (0 is
-    off), ``min_p`` those at least so likely relative to the likeliest. The
-    penalties lower the logit of a symbol for each time (frequency) or once
-    (presence) that it was drawn before. ``logit_bias`` holds (symbol id, value)
+    ``temperature`` 0 takes the likeliest symbol (among equals, the lowest id). So does
+    any temperature below 1e-6, by which logits could not be divided. Truncation
+    follows: ``top_p`` keeps the likeliest symbols that together hold this share of
+    the probability, ``top_k`` at most this number of them (0 is off), ``min_p``
+    only those whose probability is at least this fraction of the likeliest's. The
+    penalties lower the logit of a symbol drawn before: once per occurrence
+    (frequency) or once in all (presence). ``logit_bias`` holds (symbol id, value)
     pairs. Raises InvalidInput, naming the field.
     """
 
@@ -73,7 +73,8 @@ class Sampling:
         for symbol_id, value in self.logit_bias:
             if not 0 <= symbol_id < symbols:
                 raise InvalidInput(
-                    f"logit_bias names symbol {symbol_id}; the model has 0 to {symbols - 1}.",
+                    f"logit_bias names symbol {symbol_id}, but the model's symbols are 0 to "
+                    f"{symbols - 1}.",
                     param="logit_bias",
                     code="out_of_range",
                 )

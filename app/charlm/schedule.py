@@ -1,8 +1,7 @@
 """How long to train and at which rate: the settings, and the plan made from a budget.
 
-The rate is a function of the step and of the planned number of steps, never of
-the clock; so a run that was planned from seconds repeats exactly when the
-recorded plan is given instead.
+The rate depends on the step and on the planned number of steps, never on the clock. So a
+training that was planned from seconds repeats exactly when given its recorded plan.
 """
 
 from __future__ import annotations
@@ -18,22 +17,25 @@ LossName = Literal["cross_entropy", "squared_error"]
 ScheduleName = Literal["linear", "constant"]
 
 Plan = tuple[tuple[int, int], ...]
-"""(from step, planned number of steps) pairs; the last one that applies counts."""
+"""Pairs (from step, planned number of steps); the last pair that applies counts."""
 
 HELD: Final = 0.05
 """The share of all steps before the rate begins to fall.
 
-It is long enough to find out the machine's speed, so that what was done before
-the number of steps is known does not depend on it.
+Long enough to measure the machine's speed: steps taken before the number of steps is
+known do not depend on it.
 """
 
-_CORRECTED_AT: Final = (0.2, 0.4, 0.6, 0.8, 0.9, 0.95, 0.98)
-_SHORT_WARMUP: Final = 10  # the warm-up is at most this part of a short run: a tenth
-_STEPS_BELIEVED: Final = 5  # measured before a correction is made, also after resuming
+_CORRECTED_AT: Final = (0.2, 0.4, 0.6, 0.8, 0.9, 0.95, 0.98)  # shares of the planned steps
+_SHORT_WARMUP: Final = 10  # the warm-up takes at most 1/10 of the steps
+_STEPS_BELIEVED: Final = 5  # measured before the plan is corrected, also after resuming
+_STEPS_SKIPPED: Final = 2  # slow, because they build caches
+_KNOWN_AFTER: Final = (0.04, 3.0)  # this share of the budget, at most these seconds
+_LEAST_SECONDS: Final = 1e-9  # so that nothing is divided by 0
 
 
 TRAINING_BOUNDS: Final[Mapping[str, Bound]] = {
-    "budget_seconds": Bound(0.001, 30 * 86_400.0),  # a month
+    "budget_seconds": Bound(0.001, 30 * 86_400.0),  # 30 days
     "max_epochs": Bound(1, 1_000_000),
     "max_steps": Bound(1, 1_000_000_000),
     "batch_size": Bound(1, 65_536),
@@ -45,16 +47,16 @@ TRAINING_BOUNDS: Final[Mapping[str, Bound]] = {
     "patience": Bound(1, 1_000_000),
     "evaluations": Bound(1, 100_000),
     "evaluation_characters": Bound(1, 10**12),
-    "seed": Bound(0, 2**53),  # what every JSON reader keeps exactly
+    "seed": Bound(0, 2**53),  # the integers that every JSON reader keeps exactly
 }
 
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """Everything that shapes a training besides network and corpus.
+    """All settings of a training besides network and corpus.
 
-    At least one of ``budget_seconds``, ``max_epochs`` and ``max_steps`` is
-    given; the first to be reached ends the training. ``batch_size`` is B rows,
+    At least one of ``budget_seconds``, ``max_epochs`` and ``max_steps`` is required,
+    unless ``plan`` is given; the first limit reached ends the training. ``batch_size`` is B rows,
     ``window`` is T time steps of truncated backpropagation. ``patience`` counts
     evaluations without improvement. ``plan`` replays the recorded plan of an
     earlier run. Raises InvalidInput, naming the field.
@@ -81,7 +83,9 @@ class TrainingConfig:
     def __post_init__(self) -> None:
         limits = (self.budget_seconds, self.max_epochs, self.max_steps, self.plan or None)
         if all(limit is None for limit in limits):
-            raise out_of_range("training.budget_seconds", "given, or max_epochs or max_steps")
+            raise out_of_range(
+                "training.budget_seconds", "given unless max_epochs or max_steps is given"
+            )
         check_bounds(self, TRAINING_BOUNDS, group="training.")
         for name, choices in (
             ("optimizer", OptimizerName),
@@ -99,7 +103,7 @@ class TrainingConfig:
     def rate(self, step: int, steps: int | None) -> float:
         """The learning rate of step ``step`` (from 0) of ``steps``.
 
-        Linear warm-up, then, with the linear schedule, straight down to zero.
+        Linear warm-up; the linear schedule later falls in a straight line to zero.
         """
         rate = self.learning_rate
         if self.warmup_steps:
@@ -116,16 +120,14 @@ class TrainingConfig:
 class Pace:
     """The time used so far, and the number of steps that a budget allows at that speed.
 
-    Seconds of ``steps`` training steps over ``characters``, and of the
-    evaluations beside them. The first steps of a process build caches and are
-    not counted.
+    The first steps of a process build caches and are not counted.
     """
 
-    skipped: int = 2
+    skipped: int = _STEPS_SKIPPED  # steps still to skip
     steps: int = 0
-    characters: int = 0
-    training: float = 0.0
-    evaluating: float = 0.0
+    characters: int = 0  # in ``steps``
+    training: float = 0.0  # seconds of ``steps``
+    evaluating: float = 0.0  # seconds of evaluations
     corrections: int = 0
 
     def record(self, seconds: float, characters: int) -> None:
@@ -139,19 +141,20 @@ class Pace:
 
     @property
     def characters_per_second(self) -> float:
-        return self.characters / max(self.training, 1e-9) if self.steps else 0.0
+        return self.characters / max(self.training, _LEAST_SECONDS) if self.steps else 0.0
 
     def is_known(self, elapsed: float, budget: float) -> bool:
         """Whether enough was measured to plan: 4 % of the budget, three seconds at most."""
-        return self.steps >= 1 and elapsed >= min(3.0, 0.04 * budget)
+        share, seconds = _KNOWN_AFTER
+        return self.steps >= 1 and elapsed >= min(seconds, share * budget)
 
     def fitting(self, step: int, left: float) -> int:
-        """The number of steps in all if training goes on for ``left`` seconds."""
-        a_step = max(self.training, 1e-9) / self.steps
+        """The total number of steps if training continues for ``left`` seconds."""
+        a_step = max(self.training, _LEAST_SECONDS) / self.steps
         return step + max(1, int(left / a_step))
 
     def correction_due(self, step: int, steps: int) -> bool:
-        """True a few times per run, when the plan should be compared with the clock."""
+        """Whether the plan should be compared with the clock; true a few times per training."""
         if self.steps < _STEPS_BELIEVED:
             return False
         reached = sum(step >= share * steps for share in _CORRECTED_AT)
@@ -161,5 +164,5 @@ class Pace:
 
 
 def with_plan(config: TrainingConfig, step: int, steps: int) -> TrainingConfig:
-    """``config`` with one more entry in its plan."""
+    """``config`` with one entry added to its plan."""
     return replace(config, plan=(*config.plan, (step, steps)))

@@ -1,9 +1,9 @@
-"""How unusual a text is: logprobs, their sums, and a percentile that means something.
+"""How unusual a text is: logprobs, their sums, and a percentile among held-out records.
 
-A record is read from the boundary on. In a line model its closing boundary is
-predicted too, so that the probabilities of all records sum to one.
+A record is read from the boundary on. In a line model its closing boundary is predicted
+too, so that the probabilities of all records sum to one.
 
-All logprobs are natural and float64; bits per character = nats / (n ln 2).
+All logprobs are natural logarithms in float64; bits per character = nats / (n ln 2).
 """
 
 from __future__ import annotations
@@ -19,23 +19,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .decoder import Decoder
+from .measures import perplexity
 from .vocabulary import BOUNDARY, Ids
 
 ROWS_AT_ONCE: Final = 64
-_CHUNK: Final = 512
-_QUANTILES: Final = 1001
+_CHUNK: Final = 512  # symbols of each record per call of the decoder
+_QUANTILES: Final = 1001  # of a calibration: tenths of a percent
 
 
 @dataclass(frozen=True)
 class Score:
-    """The logprob and the rank (1 is the likeliest) of every predicted symbol."""
+    """The logprob and rank (1 is the likeliest) of every predicted symbol."""
 
     logprobs: NDArray[np.float64]
     ranks: NDArray[np.int32]
 
     @property
     def symbols(self) -> int:
-        """How many symbols were predicted, a closing boundary among them."""
+        """The number of predicted symbols, including a closing boundary."""
         return len(self.logprobs)
 
     @property
@@ -50,16 +51,16 @@ class Score:
 
     @property
     def perplexity(self) -> float:
-        """exp(nats / n)."""
-        return math.exp(min(700.0, self.nats / self.symbols)) if self.symbols else 1.0
+        """exp(nats / n); 1 for an empty record."""
+        return perplexity(self.nats / self.symbols) if self.symbols else 1.0
 
 
 def score(
     decoder: Decoder, records: Sequence[Ids], *, closed: bool, chunk: int = _CHUNK
 ) -> list[Score]:
-    """Score records side by side; ``closed`` counts the closing boundary.
+    """Score records in parallel rows; ``closed`` also scores the closing boundary.
 
-    Neither ``chunk`` nor the other records change a single bit of any score.
+    Neither ``chunk`` nor the other records change any bit of a score.
     """
     texts = [np.append(record, BOUNDARY) if closed else record for record in records]
     inputs = [np.append(BOUNDARY, record)[: len(text)] for record, text in zip(records, texts)]  # noqa: B905
@@ -87,7 +88,7 @@ def score(
 
 
 def batches(records: Iterable[Ids], size: int = ROWS_AT_ONCE) -> Iterator[list[Ids]]:
-    """Records in lists of ``size``."""
+    """Records in lists of ``size``; the last may be shorter."""
     source = iter(records)
     while batch := list(islice(source, size)):
         yield batch
@@ -97,13 +98,13 @@ def batches(records: Iterable[Ids], size: int = ROWS_AT_ONCE) -> Iterator[list[I
 class Calibration:
     """Quantiles of bits per character over held-out records, ascending.
 
-    They turn a score into a percentile of real records.
+    They turn a score into a percentile among real records.
     """
 
     quantiles: tuple[float, ...]
 
     def percentile(self, bits_per_character: float) -> float:
-        """The percentage of held-out records that are less surprising; 0..100."""
+        """The percentage of held-out records with fewer bits per character; 0..100."""
         last = len(self.quantiles) - 1
         place = bisect_left(self.quantiles, bits_per_character)
         if place == 0 or place > last:
@@ -114,7 +115,7 @@ class Calibration:
 
 
 def calibrate(decoder: Decoder, records: Iterable[Ids], *, closed: bool) -> Calibration | None:
-    """Calibrate on held-out records; None if there is none that is not empty."""
+    """Calibrate on held-out records; None if all of them are empty."""
     bits = [
         each.bits_per_character
         for batch in batches(record for record in records if len(record))

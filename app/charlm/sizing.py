@@ -1,9 +1,8 @@
-"""Choosing a network and a training from a corpus, a budget and a machine's speed.
+"""Choose a network and a training from a corpus, a budget and a machine's speed.
 
-The rules come from measured runs (docs/decisions/0006): at these sizes a
-training is best when it reads about 2.5 characters for each weight, in many
-small updates; a network may have several weights for each character of the
-corpus as long as dropout grows with the number of passes.
+The rules come from measured runs (docs/decisions/0006). At these sizes it is best to
+train on about 2.5 characters per weight, in many small updates. A network may have
+several weights per character of the corpus if dropout grows with the number of passes.
 
 Arithmetic only: ``speed.py`` measures the machine.
 """
@@ -21,20 +20,20 @@ from .schedule import TrainingConfig
 
 SIZES: Final = (32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048)
 
-# Found by measured runs: docs/decisions/0006-sizing.md.
+# From the measured runs of docs/decisions/0006-sizing.md.
 _CHARACTERS_A_WEIGHT: Final = 2.5
 _WEIGHTS_A_CHARACTER: Final = 8.0
 _MOST_PASSES: Final = 60
-_OPERATIONS: Final = 6  # multiply and add, once forward and twice backward, for each weight
+_OPERATIONS: Final = 6  # per weight: multiply and add, once forward and twice backward
 _DROPOUT_BY_PASSES: Final = ((2.5, 0.0), (6.0, 0.1), (12.0, 0.2), (25.0, 0.3), (40.0, 0.4))
 _MOST_DROPOUT: Final = 0.5
 _EMBEDDING_BY_SYMBOLS: Final = ((300, 64), (3000, 96))
 _MOST_EMBEDDING: Final = 128
-_CHARACTERS_A_STEP: Final = 640  # of records, in all rows together
-_LINE_WINDOWS: Final = (8, 128)  # the least and the most
-_LINE_ROWS: Final = (16, 128)
+_CHARACTERS_A_STEP: Final = 640  # of records, in all rows of a step together
+_LINE_WINDOWS: Final = (8, 128)  # least, most
+_LINE_ROWS: Final = (16, 128)  # least, most
 _TEXT_WINDOW: Final = 100
-_SHORT_TEXT: Final = (10_000, 50)  # up to so many characters, a window of that many
+_SHORT_TEXT: Final = (10_000, 50)  # up to 10,000 characters, a window of 50
 _TEXT_ROWS_BY_READABLE: Final = ((2e7, 16), (2e8, 32))
 _MOST_TEXT_ROWS: Final = 64
 _RATES: Final[Mapping[CorpusFormat, float]] = {"text": 0.004, "lines": 0.003}
@@ -43,13 +42,13 @@ _WIDE: Final = 512  # a wider network takes a lower rate
 
 @dataclass(frozen=True)
 class CorpusFacts:
-    """What the choice depends on; lengths and sizes in characters."""
+    """The facts that the choice depends on; lengths and sizes in characters."""
 
     format: CorpusFormat
     train_characters: int
     symbols: int
-    mean_length: float  # of a record; unused for a running text
-    typical_length: int  # the length that 95 in 100 records stay below
+    mean_length: float  # of a record; unused for running text
+    typical_length: int  # 95 in 100 records are shorter
 
 
 @dataclass(frozen=True)
@@ -62,7 +61,7 @@ class Chosen:
 
 @dataclass(frozen=True)
 class Choice:
-    """A network and a training; ``passes`` over the corpus as expected."""
+    """A network and a training; ``passes`` is the expected number of passes over the corpus."""
 
     network: NetworkConfig
     training: TrainingConfig
@@ -73,9 +72,9 @@ class Choice:
 def choose(
     facts: CorpusFacts, budget_seconds: float, speed: float, *, cell: Cell = "lstm", seed: int = 1
 ) -> Choice:
-    """Network, rows, window, rate and dropout for a budget.
+    """Choose network, rows, window, rate and dropout for a budget.
 
-    ``speed`` is in operations a second, as ``measure_speed`` gives it.
+    ``speed`` is in operations per second, as returned by ``measure_speed``.
     """
     size, limit = _size(facts, budget_seconds * speed, cell)
     network = NetworkConfig(cell, 1, size, _embedding(facts.symbols))
@@ -93,24 +92,27 @@ def choose(
         seed=seed,
     )
     weights = network.parameters(facts.symbols)
-    chosen = (
+    return Choice(network, training, passes, _reasons(weights, limit, facts.symbols, passes))
+
+
+def _reasons(weights: int, limit: str, symbols: int, passes: float) -> tuple[Chosen, ...]:
+    return (
         Chosen(("layers", "hidden_size"), f"{weights:,} weights; limited by {limit}"),
-        Chosen(("embedding_size",), f"for {facts.symbols:,} symbols"),
+        Chosen(("embedding_size",), f"for {symbols:,} symbols"),
         Chosen(("dropout",), f"about {passes:.1f} passes over the corpus"),
         Chosen(("batch_size", "window"), "many small updates"),
         Chosen(("learning_rate",), "rises over the first steps, falls to zero at the end"),
     )
-    return Choice(network, training, passes, chosen)
 
 
 def operations(network: NetworkConfig, symbols: int) -> float:
-    """Operations for training on one character: all weights but the embedding's lookup."""
+    """Operations to train on one character: all weights except the embedding, a lookup."""
     output = symbols * network.hidden_size
     return _OPERATIONS * float(network.recurrent_weights + output)
 
 
 def _size(facts: CorpusFacts, affordable: float, cell: Cell) -> tuple[int, str]:
-    """The hidden size for so many operations in all, and what limits it."""
+    """The hidden size that ``affordable`` operations in total allow, and what limits it."""
     most_weights = _WEIGHTS_A_CHARACTER * facts.train_characters
     by_budget = by_corpus = SIZES[0]
     for size in SIZES:
@@ -132,7 +134,7 @@ def _embedding(symbols: int) -> int:
 
 
 def _rows_and_window(facts: CorpusFacts, readable: float) -> tuple[int, int]:
-    """Rows a power of two; longer trainings can afford larger, smoother steps."""
+    """Rows, a power of two, and window; longer trainings can afford larger, smoother steps."""
     if facts.format == "lines":
         window = _clamped(facts.typical_length, _LINE_WINDOWS)
         rows = _CHARACTERS_A_STEP / max(1.0, min(facts.mean_length, window))

@@ -1,11 +1,11 @@
-"""Training: truncated backpropagation through time, a step at a time.
+"""Training: truncated backpropagation through time, one step at a time.
 
 Takes a network, a corpus and a ``TrainingConfig``; ``Training.run`` yields a
-``Progress`` after every step and changes the network in place. The clock comes
-in as a callable, all randomness from the seed: (seed, step) decides what
-dropout drops, (seed, epoch) the order of the text; so evaluating or pausing
-disturbs nothing, and a training resumed from a ``Checkpoint`` gives the same
-bits as one that was never interrupted. Knows nothing of files or jobs.
+``Progress`` after every step and changes the network in place. The clock is passed in as
+a callable. All randomness comes from the seed: (seed, step) determines what dropout
+drops, (seed, epoch) the order of the text. So evaluating or pausing changes nothing, and
+a training resumed from a ``Checkpoint`` gives the same bits as one that was never
+interrupted. Knows nothing of files or jobs.
 
 Shapes: B rows, T time steps, V symbols, L layers, S state width.
 """
@@ -16,6 +16,7 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from typing import Final
 
 import torch
 from torch import Tensor
@@ -30,18 +31,22 @@ from .network import CharNetwork
 from .optimisation import LOSSES, make_optimizer, optimizer_tensors, restore_optimizer
 from .schedule import Pace, TrainingConfig, with_plan
 
-_EVALUATION_ROWS = 32
-_EVALUATING = 0.2  # the share of a budget that evaluations may take
+_EVALUATION_ROWS: Final = 32
+_LEAST_EVALUATION_WINDOW: Final = 64  # shorter windows would only take longer
+_EVALUATING: Final = 0.2  # the share of a budget that evaluations may take
+_PLAN_TOLERANCE: Final = 0.04  # a plan that is off by a smaller share is kept
+_SLOWER: Final = 4  # after a failure, suggest this fraction of the learning rate: a quarter
+_GOLDEN: Final = 0x9E3779B97F4A7C15  # 2^64 / golden ratio: keeps the seeds of two trainings apart
 
 
 @dataclass(frozen=True)
 class Progress:
-    """The state of a training after a step; losses in nats (squared error: none)."""
+    """The state of a training after a step; losses in nats (the squared error has no unit)."""
 
     step: int
-    steps: int | None  # the planned number, None until the speed is known
+    steps: int | None  # the planned number; None until the speed is known
     epoch: int
-    fraction: float  # of the whole, 0..1
+    fraction: float  # of the whole training, 0..1
     characters_per_second: float
     train_loss: float
     learning_rate: float
@@ -52,7 +57,7 @@ class Progress:
 
 @dataclass(frozen=True)
 class Best:
-    """The weights with the lowest validation nats so far, on the CPU."""
+    """The weights with the lowest validation loss so far, on the CPU."""
 
     weights: dict[str, Tensor]
     nats: float
@@ -60,11 +65,11 @@ class Best:
 
 
 class Training:
-    """One training of one network; ``run`` it, and ask between steps.
+    """One training of one network. Call ``run``; read the attributes between steps.
 
-    ``clock`` gives seconds from any origin. ``checkpoint`` resumes an earlier training:
-    everything but the budget's clock continues as if never stopped.
-    ``config`` gains the plan, and epochs as a number of steps.
+    ``clock`` returns seconds from any origin. ``checkpoint`` resumes an earlier training:
+    everything but the budget's clock continues as if never stopped. ``config`` is updated
+    with the plan and with ``max_epochs`` as a number of steps.
     """
 
     def __init__(
@@ -82,9 +87,9 @@ class Training:
         self.best: Best | None = None
         self.step = 0
         self.epoch = 0
-        self.trained_characters = 0  # predicted in training, repetitions counted
+        self.trained_characters = 0  # predicted in training, including repetitions
         self._place = 0  # windows of this epoch already read
-        self._elapsed = 0.0  # seconds of the budget used before this call of run
+        self._elapsed = 0.0  # seconds of the budget used so far
         self._since_best = 0
         self._clock = clock
         self._optimizer = make_optimizer(network, config)
@@ -92,18 +97,17 @@ class Training:
         self._pace = Pace()
         self._loss = LOSSES[config.loss]
         if config.max_epochs is not None:
-            # As steps, so that the rate has fallen when the last epoch ends.
+            # As steps, so that the rate reaches zero when the last epoch ends.
             steps = max(1, config.max_epochs * len(self._epoch_windows()))
             self.config = replace(config, max_steps=min(steps, config.max_steps or steps))
         if checkpoint is not None:
             self._take_up(checkpoint)
 
     def run(self) -> Iterator[Progress]:
-        """Train to the end, a step between two yields.
+        """Train to the end, one step between two yields.
 
-        Raises TrainingFailed when the loss is not finite any more or memory is
-        short; ``best`` then still holds the last good weights, if any were
-        measured.
+        Raises TrainingFailed if the loss is no longer finite or memory runs out; ``best``
+        then still holds the best weights measured so far, if any.
         """
         started = self._clock() - self._elapsed
         while True:
@@ -121,16 +125,17 @@ class Training:
             self.epoch, self._place = self.epoch + 1, 0
 
     def measure(self) -> Measures:
-        """Measure the weights as they are, on a bounded part of the validation split.
+        """Measure the current weights on a bounded part of the validation split.
 
-        They become ``best`` if they are; call it before keeping a training that
-        was stopped early. Training goes on as if it had not been called.
+        Stores them in ``best`` if they are the best so far; call it before keeping the
+        result of a training that was stopped early. The training continues as if it had
+        not been called.
         """
         began = self._clock()
         windows = self.corpus.evaluation_windows(
             "validation",
             _EVALUATION_ROWS,
-            max(64, self.config.window),
+            max(_LEAST_EVALUATION_WINDOW, self.config.window),
             self.config.evaluation_characters,
         )
         measures = evaluate(self.network, windows)
@@ -144,7 +149,7 @@ class Training:
         return measures
 
     def checkpoint(self) -> Checkpoint:
-        """Everything needed to go on from here, copied; call it between two steps."""
+        """A copy of everything needed to continue from here; call it between two steps."""
         best = self.best
         return Checkpoint(
             weights=_copied(self.network),
@@ -192,7 +197,7 @@ class Training:
         )
 
     def _timed_step(self, window: Window, rate: float) -> tuple[float, float]:
-        """One step and its bookkeeping; returns (loss, gradient norm)."""
+        """Take one step and record it; return (loss, gradient norm)."""
         began = self._clock()
         loss, norm = self._take_step(window, rate)
         self._pace.record(self._clock() - began, window.characters)
@@ -201,19 +206,15 @@ class Training:
         return loss, norm
 
     def _take_step(self, window: Window, rate: float) -> tuple[float, float]:
-        """Truncated backpropagation through time: the state comes in, its gradient does not."""
+        """One step of truncated backpropagation: the state is carried, its gradient is not."""
         self.network.train()
-        # Dropout draws from torch's one generator: seeding it by the step makes
-        # what is dropped a function of (seed, step) and of nothing before.
-        torch.manual_seed((self.config.seed * 0x9E3779B97F4A7C15 + self.step) % 2**63)
+        # Dropout draws from torch's global generator. Seed it by the step, so that what is
+        # dropped depends on (seed, step) and on no earlier draw.
+        torch.manual_seed((self.config.seed * _GOLDEN + self.step) % 2**63)
         device = self.network.output.bias.device
         chars_BT = torch.from_numpy(window.inputs_BT).to(device)
         targets_BT = torch.from_numpy(window.targets_BT).to(device)
-        state_BLS = self._state_BLS
-        if window.reset_B.all():
-            state_BLS = self.network.initial_state(len(chars_BT))
-        elif window.reset_B.any():
-            state_BLS[torch.from_numpy(window.reset_B).to(device)] = 0
+        state_BLS = self.network.reset_rows(self._state_BLS, window.reset_B)
         for group in self._optimizer.param_groups:
             group["lr"] = rate
         self._optimizer.zero_grad()
@@ -223,11 +224,7 @@ class Training:
         norm = torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.config.clip_norm)
         value, norm_value = loss.item(), norm.item()
         if not (math.isfinite(value) and math.isfinite(norm_value)):
-            raise TrainingFailed(
-                f"The loss was no longer a finite number at step {self.step + 1} (learning rate "
-                f"{rate:g}). Train again with a lower learning rate, for example {rate / 4:.2g}.",
-                code="loss_not_finite",
-            )
+            raise _not_finite(self.step + 1, rate)
         self._optimizer.step()
         self._state_BLS = state_BLS.detach()
         return value, norm_value
@@ -243,7 +240,7 @@ class Training:
         return affordable and self.step % every == 0
 
     def _plan(self) -> None:
-        """Make, or now and then correct, the number of steps that fits the budget."""
+        """Plan the number of steps that fits the budget, or correct it now and then."""
         config, pace, step = self.config, self._pace, self.step
         budget, steps = config.budget_seconds, config.planned_steps(step)
         if budget is None:
@@ -251,8 +248,8 @@ class Training:
         left = budget - self._elapsed
         if not config.plan:
             if pace.is_known(self._elapsed, budget):
-                self.measure()  # shows what evaluations will cost
-                # The cost of the first one says little: it warms up caches.
+                self.measure()  # to learn what evaluations cost
+                # The first evaluation warms up caches, so its cost is only a rough guide.
                 reserved = min(pace.evaluating * (1 + config.evaluations), _EVALUATING * left)
                 fitting = pace.fitting(step, left - reserved)
                 fitting = min(fitting, config.max_steps or fitting)
@@ -263,7 +260,7 @@ class Training:
             reserved = min(reserved, _EVALUATING * left)
             fitting = pace.fitting(step, left - reserved)
             fitting = min(fitting, config.max_steps or fitting)
-            if abs(fitting - steps) > 0.04 * steps:
+            if abs(fitting - steps) > _PLAN_TOLERANCE * steps:
                 self.config = with_plan(config, step, fitting)
 
     def _progress(
@@ -273,7 +270,7 @@ class Training:
         fraction = min(1.0, self.step / steps) if steps else 0.0
         budget = self.config.budget_seconds
         eta = self._elapsed * (1 - fraction) / fraction if fraction else budget
-        if budget is not None and eta is not None:  # the first steps are slow and not typical
+        if budget is not None and eta is not None:  # the first steps are slower than the rest
             eta = min(eta, max(0.0, budget - self._elapsed))
         speed = self._pace.characters_per_second
         return Progress(
@@ -283,7 +280,7 @@ class Training:
 
 @contextmanager
 def _memory_shortage_told() -> Iterator[None]:
-    """Turn every out-of-memory error of numpy and torch into TrainingFailed."""
+    """Turn out-of-memory errors of numpy and torch into TrainingFailed."""
     try:
         yield
     except (MemoryError, RuntimeError) as error:
@@ -291,10 +288,18 @@ def _memory_shortage_told() -> Iterator[None]:
         if not isinstance(error, MemoryError) and "memory" not in message:
             raise
         raise TrainingFailed(
-            "There is not enough memory for a training step. Train again with a smaller "
+            "There was not enough memory for a training step. Train again with a smaller "
             "batch_size, window or hidden_size.",
             code="out_of_memory",
         ) from error
+
+
+def _not_finite(step: int, rate: float) -> TrainingFailed:
+    return TrainingFailed(
+        f"The loss or its gradient was not finite at step {step} (learning rate {rate:g}). Train "
+        f"again with a lower learning rate, for example {rate / _SLOWER:.2g}.",
+        code="loss_not_finite",
+    )
 
 
 def _copied(network: CharNetwork) -> dict[str, Tensor]:

@@ -1,9 +1,9 @@
 """Characters <-> ids: the symbols of a network and their numbers.
 
 Takes and gives text (Python strings of Unicode code points) and ids (numpy
-``int32``). Two ids are reserved: 0 stands for every character never seen in
-training, 1 for the boundary between records, which also begins every text.
-Knows nothing of corpora or networks.
+``int32``). Two ids are reserved: 0 for every character never seen in training, 1 for
+the boundary between records, which also begins every text. Knows nothing of corpora or
+networks.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 Ids = NDArray[np.integer[Any]]
-"""Symbols by their numbers, in the smallest integer type that fits."""
+"""Symbol ids, in any integer type."""
 
 UNKNOWN: Final = 0
 BOUNDARY: Final = 1
 RESERVED: Final = 2
-_SHORT: Final = 2000
+_SHORT: Final = 2000  # the longest text to be encoded character by character
 
 _RESERVED_NAMES: Final = ("<unknown>", "<boundary>")
 
@@ -33,7 +33,7 @@ def code_points(text: str) -> NDArray[np.uint32]:
 
 
 class _Ids(dict[str, int]):
-    """Ids by character; ``UNKNOWN`` for any other."""
+    """Ids by character; ``UNKNOWN`` for any character that is missing."""
 
     def __missing__(self, character: str) -> int:
         return UNKNOWN
@@ -50,7 +50,7 @@ class Vocabulary:
     characters: str
 
     def __post_init__(self) -> None:
-        assert len(set(self.characters)) == len(self.characters), "a character twice"
+        assert len(set(self.characters)) == len(self.characters), "a character occurs twice"
 
     @classmethod
     def from_text(cls, text: str) -> Vocabulary:
@@ -64,7 +64,7 @@ class Vocabulary:
         return cls(raw.decode("utf-32-le", "surrogatepass"))
 
     def __len__(self) -> int:
-        """The number of symbols: characters and the two reserved ones."""
+        """The number of symbols: the characters and the two reserved symbols."""
         return RESERVED + len(self.characters)
 
     @cached_property
@@ -80,23 +80,23 @@ class Vocabulary:
         return _Ids({c: RESERVED + place for place, c in enumerate(self.characters)})
 
     def encode_code_points(self, points: NDArray[np.uint32]) -> NDArray[np.int32]:
-        """Ids of the same shape as ``points``; ``UNKNOWN`` where not known."""
+        """Ids in the shape of ``points``; ``UNKNOWN`` for unknown characters."""
         table = self._id_of_point
-        # A table, not a search: it is read for every character of a corpus.
+        # A table instead of a search: this runs for every character of a corpus.
         ids: NDArray[np.int32] = table[np.minimum(points, np.uint32(len(table) - 1))]
         return ids
 
     def encode(self, text: str) -> NDArray[np.int32]:
         """The ids [len(text)] of a text; no boundary is added."""
         if len(text) <= _SHORT:
-            # A lookup in numpy releases the interpreter lock, and getting it back
-            # from a busy engine takes longer than this.
+            # Indexing in numpy releases the interpreter lock. Getting it back from a
+            # busy engine takes longer than this.
             ids = map(self._id_of_character.__getitem__, text)
             return np.fromiter(ids, np.int32, len(text))
         return self.encode_code_points(code_points(text))
 
     def decode(self, ids: Iterable[int]) -> str:
-        """The text of ids; the reserved ones have no text and are left out."""
+        """The text of ids, without reserved ids, which have no text."""
         return "".join(self.characters[i - RESERVED] for i in ids if i >= RESERVED)
 
     def symbol(self, symbol_id: int) -> str:
@@ -106,10 +106,10 @@ class Vocabulary:
         return self.characters[symbol_id - RESERVED]
 
     def unknown_characters(self, text: str) -> str:
-        """The distinct characters of ``text`` that are not known, as first met."""
+        """The distinct unknown characters of ``text``, in order of first occurrence."""
         known = self._id_of_character
         return "".join(c for c in dict.fromkeys(text) if c not in known)
 
     def widen(self, text: str) -> Vocabulary:
-        """This vocabulary and, appended, the characters of ``text`` that it lacks."""
+        """This vocabulary followed by the characters of ``text`` that it lacks."""
         return Vocabulary(self.characters + "".join(sorted(self.unknown_characters(text))))

@@ -1,10 +1,10 @@
-"""``charloom bench``: the engine beside the plain ``nn.LSTM`` loop, in one run.
+"""``charloom bench``: compare the engine with a plain ``nn.LSTM`` loop in one run.
 
-Takes a network, gives one ``Result`` a measurement: characters a second for
-writing and for scoring, at several numbers of rows, the same by the loop that
-everybody writes first, and the floors of this machine. All in one process and
-one thread, engine and plain loop in turns so that a noisy machine is noisy for
-both; each figure is a median of rounds.
+Takes a network, gives one ``Result`` per measurement: characters per second for writing
+and for scoring at several numbers of rows, the same with the loop that most people write
+first, and the floors of this machine. All run in one process and, by default, one thread.
+Engine and plain loop take turns, so that a noisy machine is noisy for both; each figure
+is a median of rounds.
 """
 
 from __future__ import annotations
@@ -36,12 +36,16 @@ ROWS: Final = (1, 4, 16, 64, 256)
 _Side = Callable[[int, int, float], float]
 
 _ROUNDS: Final = 3
-_ENDLESS: Final = 1_000_000
+_RECORDS: Final = 2000
+_LENGTHS: Final = (20, 200)  # of a record: least, most
+_ENDLESS: Final = 1_000_000  # symbols: no text gets this far
+_UNLIMITED: Final = 10**12  # waiting symbols
+_WARM_UP: Final = 0.2  # of a round, not counted
 
 
 @dataclass(frozen=True)
 class Result:
-    """Characters a second, by the engine, by the plain loop, and by the two floors."""
+    """Characters per second of the engine, of the plain loop and of the two floors."""
 
     task: Task
     rows: int
@@ -49,13 +53,14 @@ class Result:
     engine: float
     plain: float
     streaming: float
-    """How often the weights can be read per second, times the rows that share a reading.
+    """How often the weights can be read per second, times the rows that share each read.
 
-    Scoring knows what comes next and goes layer by layer: a layer's recurrent weights
-    are read again and again from the nearest cache, the others once for many symbols.
+    Scoring knows the next symbols in advance and goes layer by layer: it reads a layer's
+    recurrent weights again and again from the nearest cache, the others once for many
+    symbols.
     """
     arithmetic: float
-    """How many the multiplications and additions of one second allow."""
+    """How many characters per second the multiplications and additions allow."""
 
     @property
     def times_plain(self) -> float:
@@ -63,7 +68,7 @@ class Result:
 
     @property
     def floor(self) -> float:
-        """What the tighter of the two bounds would allow."""
+        """Characters per second that the tighter floor allows."""
         return min(self.streaming, self.arithmetic)
 
     @property
@@ -78,7 +83,7 @@ class _Network:
 
 
 class _Count:
-    """A sink that counts characters and keeps nothing."""
+    """A sink that counts characters and stores nothing."""
 
     def __init__(self) -> None:
         self.characters = 0
@@ -87,7 +92,7 @@ class _Count:
         self.characters += len(piece.ids) + len(piece.read_logprobs)
 
     def fail(self, error: Exception) -> None:
-        """A measurement ends by cancelling."""
+        """Closing the engine ends a measurement."""
 
 
 def measure(
@@ -98,9 +103,9 @@ def measure(
     threads: Sequence[int] = (1,),
     seconds: float = 0.3,
 ) -> Iterator[Result]:
-    """Results as they come; ``seconds`` is the time of one round of one side."""
+    """Yield results as they are measured; ``seconds`` is the time of one round of one side."""
     packed = _Network("bench", Decoder.from_network(network.eval(), precision))
-    records = _records(network.symbols, 2000)
+    records = _records(network.symbols, _RECORDS)
     before = torch.get_num_threads()
     floors = _floors(network, precision)
     sides: dict[Task, tuple[_Side, _Side]] = {
@@ -126,7 +131,7 @@ def _interleaved(one: Callable[[], float], other: Callable[[], float]) -> tuple[
 def _floors(
     network: CharNetwork, precision: Precision
 ) -> Callable[[Task, int, int], tuple[float, float]]:
-    """(task, rows, threads) -> characters a second by the streaming and the arithmetic floor."""
+    """(task, rows, threads) -> characters per second by the streaming and the arithmetic floor."""
     config, size = network.config, 1 if precision == "int8" else 4
     recurrent = config.gates * config.hidden_size * config.hidden_size
     weights = recurrent * (2 * config.layers - 1) + network.symbols * config.hidden_size
@@ -142,7 +147,7 @@ def _floors(
 
 
 def _engine(rows: int, threads: int) -> Engine:
-    return Engine(Limits(rows=rows, waiting_symbols=10**12), threads=threads)
+    return Engine(Limits(rows=rows, waiting_symbols=_UNLIMITED), threads=threads)
 
 
 def _write(network: _Network, rows: int, threads: int, seconds: float) -> float:
@@ -150,7 +155,7 @@ def _write(network: _Network, rows: int, threads: int, seconds: float) -> float:
     none = np.zeros(0, dtype=np.int32)
     request = Request((none,), Sampling(seed=1), _ENDLESS, choices=rows, boundary=False)
     engine.submit_to(count, request, network)
-    for share in (0.2, 1.0):  # the first part warms up
+    for share in (_WARM_UP, 1.0):
         start, had = time.perf_counter(), count.characters
         while (taken := time.perf_counter() - start) < seconds * share and engine.tick():
             pass
@@ -171,10 +176,11 @@ def _score(network: _Network, records: list[Ids], rows: int, threads: int, secon
 
 
 def _records(symbols: int, count: int) -> list[Ids]:
-    """Records of 20 to 200 random characters."""
+    """Records of random characters."""
     random = np.random.default_rng(1)
+    least, most = _LENGTHS
     return [
-        random.integers(RESERVED, symbols, random.integers(20, 201)).astype(np.int32)
+        random.integers(RESERVED, symbols, random.integers(least, most + 1)).astype(np.int32)
         for _ in range(count)
     ]
 
@@ -185,7 +191,7 @@ def _parts(network: CharNetwork) -> tuple[nn.Embedding, nn.RNNBase, nn.Linear]:
 
 @torch.inference_mode()
 def _plain_write(network: CharNetwork, rows: int, threads: int, seconds: float) -> float:
-    """The loop everybody writes first: embedding, cell, linear, softmax, multinomial."""
+    """The loop most people write first: embedding, cell, linear, softmax, multinomial."""
     embedding, cell, output = _parts(network)
     chars_B1 = torch.full((rows, 1), RESERVED)
     state, written = None, 0

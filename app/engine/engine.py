@@ -1,20 +1,18 @@
 """Many texts, one thread: continuous batching over recurrent states.
 
-**The central invariant: the same text whatever else is served.** Prompt,
-parameters and seed decide a sequence's symbols and logprobs bit for bit,
-whatever the other rows, the order of arrival, the size of chunks, cache hits or
-misses. It holds because the decoder gives a row the same bits in any company,
-random numbers depend on (seed, index, position) only, and nothing here touches
-either.
+**The central invariant: the same text whatever else is served.** Prompt, parameters and
+seed determine a sequence's symbols and logprobs bit for bit, whatever the other rows, the
+order of arrival, the size of chunks and the cache hits. It holds because the decoder
+gives a row the same bits whatever the other rows are, random numbers depend on (seed,
+index, position) only, and nothing here changes either.
 
-Each tick: drop what was cancelled or is late; admit while rows are free; one
-network, whose turn it is, catches up with its prompts and draws; pieces go out.
-``tick`` may be called by hand, which is how the tests do it; ``start`` runs it
-in a thread. ``submit`` decides at the door, before anything is allocated; while
-nothing else is served it also does a first short tick itself, because waking a
-thread takes longer than a character.
+Each tick drops requests that are cancelled or late, admits sequences while rows are free,
+makes the network whose turn it is catch up with its prompts and draw, and sends pieces.
+Tests call ``tick`` directly; ``start`` runs it in a thread. ``submit`` accepts or refuses
+a request before allocating anything. While nothing else is served it also does a first
+short tick itself, because waking a thread takes longer than a character.
 
-Knows no text, files, HTTP or JSON.
+Knows nothing of text, files, HTTP or JSON.
 """
 
 from __future__ import annotations
@@ -39,12 +37,15 @@ from .submission import Admitted, Network, Sink, Submission
 logger = logging.getLogger(__name__)
 
 TICK_SECONDS = 0.006
-"""Seconds that a tick should take; a new text waits about as long for its turn."""
+"""The target duration of a tick; a new text waits about as long for its turn."""
 
 _FIRST_TICK_SECONDS = 0.0005
 _FIRST_TICK_SEQUENCES = 4
 _FIRST_TICK_SYMBOLS = 8192
-"""The caller does the first tick of a request of at most this size: an event loop waits for it."""
+"""The caller does the first tick of requests up to this size only: it blocks an event loop."""
+
+_ADMISSION_SHARE = 0.5  # of a tick
+_RESTART_SECONDS = 5.0  # after which a server that shuts down may be back
 
 
 class Engine:
@@ -75,12 +76,12 @@ class Engine:
         self._draining = self._stopping = False
         self.metrics.watch(self)
 
-    # -- from any thread
+    # -- called from any thread
 
     def submit(self, request: Request, network: Network) -> AsyncStream:
         """Serve a request for a reader on the running event loop.
 
-        Raises Overloaded or TooLarge at once, and nothing has been allocated.
+        Raises Overloaded or TooLarge before allocating anything.
         """
         loop = asyncio.get_running_loop()
         self.check(request.symbols)
@@ -110,13 +111,12 @@ class Engine:
     ) -> Callable[[], None]:
         """Serve a request into any sink; returns a function that cancels it.
 
-        Without ``wake`` the engine's thread may stay asleep, because the caller does the
-        first tick.
+        Without ``wake`` the engine's thread may stay asleep: the caller does the first tick.
         """
         now = self._clock()
         timeout = request.timeout_seconds
         self.check(request.symbols)
-        request.sampling.bias_row(network.decoder.symbols)  # raises for a symbol that is not there
+        request.sampling.bias_row(network.decoder.symbols)  # raises for an unknown symbol
         deadline = None if timeout is None else now + timeout
         submission = Submission(request, network, sink, deadline, now)
         with self._wake:
@@ -134,14 +134,14 @@ class Engine:
         return cancel
 
     def forget(self, key: Hashable) -> None:
-        """A network was unloaded: drop its rows and cached states at the next tick."""
+        """Drop the rows and cached states of an unloaded network at the next tick."""
         with self._wake:
             self._forgotten.append(key)
             self._wake.notify_all()
 
     @property
     def busy(self) -> bool:
-        """Whether anything runs or waits."""
+        """Whether any request is running or waiting."""
         return bool(self._open)
 
     @property
@@ -155,7 +155,7 @@ class Engine:
         self._thread.start()
 
     def close(self, drain_seconds: float = 0.0) -> None:
-        """Refuse new requests; end those that do not finish in time with Overloaded."""
+        """Refuse new requests; end those still open after ``drain_seconds`` with Overloaded."""
         with self._wake:
             self._draining = True
             self._wake.wait_for(lambda: not self._open or not self._thread, drain_seconds)
@@ -170,7 +170,7 @@ class Engine:
             self._flush()
 
     def check(self, symbols: int) -> None:
-        """Check that a request of so many symbols can be admitted now.
+        """Check that a request of ``symbols`` symbols can be accepted now.
 
         Raises Overloaded or TooLarge.
         """
@@ -179,7 +179,7 @@ class Engine:
         self._scheduler.check(symbols)
 
     def _first_tick(self) -> None:
-        """A short tick in the caller's thread; what it does not finish the engine's thread does."""
+        """A short tick in the caller's thread; the engine's thread does the rest."""
         working = True
         if self._ticking.acquire(blocking=False):
             try:
@@ -190,13 +190,13 @@ class Engine:
             with self._wake:
                 self._wake.notify_all()
 
-    # -- from the engine's thread
+    # -- called from the thread of a tick
 
     def tick(self, seconds: float = TICK_SECONDS) -> bool:
-        """One tick; whether there is more to do."""
+        """Do one tick; return whether there is more to do."""
         with self._wake:
             self._tidy()
-        self._admit(self._clock() + seconds / 2)
+        self._admit(self._clock() + seconds * _ADMISSION_SHARE)
         busy = [key for key, lane in self._lanes.items() if lane.running]
         lane = self._lanes[self._scheduler.turn(busy)] if busy else None
         if lane is not None:
@@ -253,7 +253,7 @@ class Engine:
     def _safe_tick(self, seconds: float) -> bool:
         try:
             return self.tick(seconds)
-        except Exception as error:  # ours; the next requests are served
+        except Exception as error:  # a bug of ours: later requests are still served
             logger.exception("a tick failed")
             self._end_all(error)
             self._flush()
@@ -262,8 +262,8 @@ class Engine:
     def _turn(self, lane: Lane, seconds: float) -> int:
         try:
             return lane.turn(seconds, self._emit, self._flush)
-        except Exception as error:  # ours: the other requests go on
-            logger.exception("a turn of %s failed", lane.network.key)
+        except Exception as error:  # a bug of ours: the requests of other networks continue
+            logger.exception("a turn of network %s failed", lane.network.key)
             for admitted in list(lane.running):
                 self._end(admitted.submission, error)
             return 0
@@ -278,7 +278,7 @@ class Engine:
         self._forgotten = [key for key in self._forgotten if not self._unload(key)]
 
     def _unload(self, key: Hashable) -> bool:
-        """Drop a network's rows and states, unless a cancelled row is not free yet."""
+        """Drop a network's rows and states, unless some rows are still in use."""
         if key in self._lanes and self._lanes[key].running:
             return False
         self._lanes.pop(key, None)
@@ -286,7 +286,7 @@ class Engine:
         return True
 
     def _admit(self, until: float) -> None:
-        """Give free rows to waiting requests; after long prompts the rest wait a tick."""
+        """Give free rows to waiting requests; at ``until``, leave the rest for the next tick."""
         while admitted := self._next():
             try:
                 self._lane(admitted.submission.network).admit(admitted)
@@ -350,8 +350,12 @@ class Engine:
 
 
 def _shutting_down() -> Overloaded:
-    return Overloaded("the server is shutting down.", retry_after_seconds=5.0, code="draining")
+    return Overloaded(
+        "the server is shutting down; try again later.",
+        retry_after_seconds=_RESTART_SECONDS,
+        code="draining",
+    )
 
 
 def _too_late() -> TooLate:
-    return TooLate("the request was not finished within its time limit.")
+    return TooLate("the request did not finish within its time limit.")

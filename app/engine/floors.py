@@ -1,8 +1,8 @@
-"""What this machine's processor could do at best, measured on one core.
+"""The best that this machine's processor could do, measured on one core.
 
-Two floors bound inference: reading every weight once a step (one stream), and
-multiplying and adding (many streams). Both are measured, not looked up, with the
-same instructions that the kernels use and nothing else to do.
+Two floors bound inference: reading every weight once per step (one row), and multiplying
+and adding (many rows). Both are measured, not looked up, with the same instructions as
+the kernels and no other work.
 """
 
 from __future__ import annotations
@@ -15,14 +15,16 @@ import numpy as np
 
 from ..charlm.kernels.amx import CONFIGURATION
 from ..charlm.kernels.products import pack, product
-from ..charlm.kernels.vectors import GROUP, compiled, read_vectors
+from ..charlm.kernels.vectors import GROUP, READ_WORDS, compiled, read_vectors
 
 _REPEATS: Final = 7
+_PRODUCT: Final = (64, 512, 8 * GROUP)  # rows, inputs, outputs: fits the nearest caches
 
 
 def best_seconds(work: Callable[[], object], least_seconds: float = 0.02) -> float:
-    """The shortest time of one call, over several rounds of many calls. Machines are
-    shared; the shortest time was disturbed least.
+    """The shortest time of one call over several rounds of many calls.
+
+    Machines are shared: the shortest time was disturbed least.
     """
     work()
     calls, best = 1, float("inf")
@@ -40,8 +42,9 @@ def best_seconds(work: Callable[[], object], least_seconds: float = 0.02) -> flo
 
 
 def streaming_seconds(size: int) -> float:
-    """The time to read ``size`` bytes again that were just read."""
-    words = np.arange(max(64, -(-size // 512) * 64), dtype=np.int64)
+    """The time to read ``size`` bytes that were just read."""
+    reads = max(1, -(-size // (8 * READ_WORDS)))
+    words = np.arange(reads * READ_WORDS, dtype=np.int64)
     return best_seconds(lambda: read_vectors(words))
 
 
@@ -52,8 +55,8 @@ def _product(x: Any, panels: Any, scales: Any, offsets: Any, biases: Any, y: Any
 
 
 def multiply_adds_per_second(*, integers: bool) -> float:
-    """The rate of a product whose operands stay in the caches nearest to the processor."""
-    rows, inputs, outputs = 64, 512, 8 * GROUP
+    """The rate of a product whose operands stay in the nearest caches."""
+    rows, inputs, outputs = _PRODUCT
     weights = np.ones((outputs, inputs), dtype=np.float32)
     matrix = pack(weights, np.zeros(outputs, dtype=np.float32), integers=integers)
     x_BK = np.ones((rows, inputs), dtype=np.uint8 if integers else np.float32)

@@ -1,13 +1,13 @@
-"""The rows of one network: catch up with prompts, then draw, a slice of time at a turn.
+"""The rows of one network: catch up with prompts, then draw, one slice of time per turn.
 
-There is no separate prefill and decode: every sequence knows how many of its
-symbols the network has seen, and every turn lets it catch up. Because the
-decoder gives a row the same bits in any company and in any chunks, nothing that
-is decided here (who shares a call, how long a chunk is, whether a state came
-from the cache) can change what a sequence gives.
+There is no separate prefill and decode: every sequence stores how many of its symbols the
+network has seen, and every turn makes it catch up. The decoder gives a row the same bits
+whatever the other rows and the chunks are. So no decision here (which rows share a call,
+how long a chunk is, whether a state came from the cache) can change the result of a
+sequence.
 
-Takes admitted sequences, gives pieces. Knows no threads, clients or other
-networks. One engine thread calls it.
+Takes admitted sequences, gives pieces. Knows nothing of threads, clients or other
+networks. Only one engine thread at a time calls it.
 """
 
 from __future__ import annotations
@@ -27,10 +27,11 @@ from .step_times import StepTimes
 from .submission import Admitted, Network, Submission
 
 STRIDE: Final = 256
-"""Symbols between the states that are kept along a long prompt."""
+"""Symbols between two states of a long prompt in the cache."""
 
-_PROMPT_SHARE: Final = 0.75
-_SCORE_SHARE: Final = 0.5
+_PROMPT_SHARE: Final = 0.75  # of a turn, if any prompt is behind
+_SCORE_SHARE: Final = 0.5  # of a turn, if only records are behind
+_LEAST_GROWTH: Final = 4  # rows
 
 Emit = Callable[[Admitted, Piece], None]
 Flush = Callable[[], None]
@@ -61,11 +62,11 @@ class Lane:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the running states."""
+        """Bytes of the states of all rows."""
         return int(self._state_BLS.nbytes)
 
     def admit(self, admitted: Admitted) -> None:
-        """Give a sequence a row, started from the best state that is known."""
+        """Give a sequence a row, starting from the longest known prefix."""
         sequence, group = admitted.sequence, admitted.group
         prefixes, state = None, group.state
         if not admitted.leads:
@@ -78,7 +79,7 @@ class Lane:
                 state = hit.state
         if not self._free:
             self._grow()
-        # What can fail has not; from here on the row is taken.
+        # Everything that can fail is done: from here on the row is taken.
         sequence.slot = self._free.pop()
         self._state_BLS[sequence.slot] = 0 if state is None else state
         if prefixes is not None:
@@ -86,10 +87,10 @@ class Lane:
         self.running.append(admitted)
 
     def turn(self, seconds: float, emit: Emit, flush: Flush = lambda: None) -> int:
-        """Advance for about ``seconds``; how many symbols were read.
+        """Advance for about ``seconds``; return how many symbols were read or drawn.
 
-        Where there are both, prompts get three quarters of the time and scored records
-        half of it; drawing gets the rest. ``flush`` is called when what was given to
+        Reading gets three quarters of the time if any prompt is behind, half of it if only
+        scored records are; drawing gets the rest. ``flush`` is called when pieces passed to
         ``emit`` should not wait.
         """
         behind = {e.sequence.request.scored for e in self.running if e.sequence.reading}
@@ -104,7 +105,7 @@ class Lane:
         self._prefixes.pop(admitted.sequence.slot, None)
 
     def drop_all(self, submission: Submission) -> int:
-        """Free every row of a request; how many there were."""
+        """Free every row of a request; return their number."""
         dropped = [each for each in self.running if each.submission is submission]
         for admitted in dropped:
             self.drop(admitted)
@@ -112,7 +113,7 @@ class Lane:
 
     def _grow(self) -> None:
         rows = len(self._state_BLS)
-        more = min(max(4, rows), self._most_rows - rows)
+        more = min(max(_LEAST_GROWTH, rows), self._most_rows - rows)
         assert more > 0, "the scheduler admits no more sequences than there are rows"
         fresh = self._decoder.initial_state(more)
         self._state_BLS = np.concatenate((self._state_BLS, fresh))
@@ -121,11 +122,11 @@ class Lane:
     # -- reading
 
     def _catch_up(self, seconds: float, kinds: set[bool], emit: Emit) -> int:
-        """Read prompts and records, each for its share of the time."""
+        """Read prompts and records, each kind for an equal share of the time."""
         return sum(self._catch_up_kind(kind, seconds / len(kinds), emit) for kind in kinds)
 
     def _catch_up_kind(self, scored: bool, seconds: float, emit: Emit) -> int:
-        """Read in chunks until the time is used; at least one chunk."""
+        """Read in chunks, at least one, until the time is used."""
         until, advanced = self._clock() + seconds, 0
         while True:
             behind = [
@@ -182,7 +183,7 @@ class Lane:
             read_ranks=ranks.tolist(),
             read_tops=_tops(top_ids, top_logprobs, sequence.request.top),
         )
-        if group.indices:  # other requests will need the same
+        if group.indices:  # other sequences need the same
             group.read = group.read or Piece(sequence.index)
             group.read.join(piece)
         emit(admitted, piece)
@@ -200,7 +201,7 @@ class Lane:
     def _write(self, seconds: float, emit: Emit, flush: Flush) -> int:
         """Draw on every row that has caught up.
 
-        New texts get their first symbol at once, before all draw for longer.
+        New texts draw their first symbol before all rows draw for the rest of the time.
         """
         for each in [each for each in self.running if not each.sequence.reading]:
             self._open(each, emit)
@@ -213,7 +214,7 @@ class Lane:
         return drawn
 
     def _ready(self) -> list[Admitted]:
-        """The rows that draw: those that have caught up and are to be written to."""
+        """The sequences that draw: they have caught up and may write."""
         return [
             each
             for each in self.running
@@ -242,7 +243,7 @@ class Lane:
         return sum(counts)
 
     def _open(self, admitted: Admitted, emit: Emit) -> None:
-        """Report once that a sequence has caught up, and end it if nothing is to be written."""
+        """Report once that a sequence has caught up, and end it if it writes nothing."""
         sequence, group = admitted.sequence, admitted.group
         if sequence.opened:
             return
@@ -291,11 +292,11 @@ class Lane:
             emit(admitted, piece)
 
     def _keep(self, sequence: Sequence) -> None:
-        """Keep the state of a text's end, or of its prompt's end after the first symbol."""
+        """Cache the state at a text's end, or at its prompt's end after the first symbol."""
         ids = sequence.ids_read()
         if ids is None:
             return
-        known = self._prefixes.get(sequence.slot)  # those of the prompt
+        known = self._prefixes.get(sequence.slot)  # the names of the prompt's prefixes
         if known is None or len(known) < len(ids):
             known = self._cache.prefixes(ids)
         self._cache.put(self.network.key, known, len(ids), self._state_BLS[sequence.slot])

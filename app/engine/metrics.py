@@ -1,12 +1,13 @@
-"""What the engine counts, for Prometheus.
+"""Prometheus metrics of the engine.
 
-Costs the engine a few additions a tick. ``Metrics()`` keeps its own registry;
-the web process hands in the one it exposes.
+They cost the engine a few additions per tick. ``Metrics()`` makes its own registry; the
+web process passes the registry that it exposes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Final, Protocol
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -21,11 +22,11 @@ _SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2
 
 
 class Figures(Protocol):
-    """What metrics read from an engine when they are scraped."""
+    """The figures that metrics read from an engine when scraped."""
 
     @property
     def rows(self) -> int:
-        """The most rows."""
+        """The maximum number of rows."""
 
     @property
     def running(self) -> int:
@@ -33,7 +34,7 @@ class Figures(Protocol):
 
     @property
     def waiting(self) -> int:
-        """Requests that wait."""
+        """Waiting requests."""
 
     @property
     def state_bytes(self) -> int:
@@ -58,38 +59,32 @@ class Metrics:
     def __init__(self, registry: CollectorRegistry | None = None) -> None:
         registry = CollectorRegistry() if registry is None else registry
         self.registry = registry
-        name = _NAME
-        self.running = Gauge(name + "rows_running", "Rows in use.", registry=registry)
-        self.rows = Gauge(name + "rows", "The most rows.", registry=registry)
-        self.waiting = Gauge(name + "requests_waiting", "Requests that wait.", registry=registry)
-        self.symbols = Counter(name + "symbols", "Symbols read or drawn.", registry=registry)
-        self.finished = Counter(
-            name + "sequences_finished", "By finish reason.", ["reason"], registry=registry
+        gauge = partial(Gauge, registry=registry)
+        counter = partial(Counter, registry=registry)
+        seconds = partial(Histogram, buckets=_SECONDS, registry=registry)
+        self.running = gauge(_NAME + "rows_running", "Rows in use.")
+        self.rows = gauge(_NAME + "rows", "Maximum number of rows.")
+        self.waiting = gauge(_NAME + "requests_waiting", "Waiting requests.")
+        self.symbols = counter(_NAME + "symbols", "Symbols read or drawn.")
+        self.finished = counter(
+            _NAME + "sequences_finished", "Finished sequences by finish reason.", ["reason"]
         )
-        self.ended = Counter(
-            name + "requests_ended_early", "Cancelled, late, failed.", ["why"], registry=registry
+        self.ended = counter(
+            _NAME + "requests_ended_early", "Requests cancelled, late or failed.", ["why"]
         )
-        self.first = Histogram(
-            name + "first_symbol_seconds",
-            "From submission to the first drawn symbol of a request.",
-            buckets=_SECONDS,
-            registry=registry,
+        self.first = seconds(
+            _NAME + "first_symbol_seconds", "From submission to the first drawn symbol."
         )
-        self.gap = Histogram(
-            name + "gap_seconds",
-            "Between two pieces of one text, as the engine makes them.",
-            buckets=_SECONDS,
-            registry=registry,
+        self.gap = seconds(
+            _NAME + "gap_seconds", "Between two pieces of one text, as the engine makes them."
         )
-        self.tick = Histogram(
-            name + "tick_seconds", "Time of one tick.", buckets=_SECONDS, registry=registry
-        )
-        self.cache_bytes = Gauge(name + "state_cache_bytes", "Cached states.", registry=registry)
-        self.state_bytes = Gauge(name + "state_bytes", "Running states.", registry=registry)
-        self.model_bytes = Gauge(name + "model_bytes", "Loaded models.", registry=registry)
+        self.tick = seconds(_NAME + "tick_seconds", "Duration of one tick.")
+        self.cache_bytes = gauge(_NAME + "state_cache_bytes", "Bytes of cached states.")
+        self.state_bytes = gauge(_NAME + "state_bytes", "Bytes of running states.")
+        self.model_bytes = gauge(_NAME + "model_bytes", "Bytes of loaded models.")
 
     def watch(self, figures: Figures) -> None:
-        """Read these when scraped, so that an idle engine shows zero."""
+        """Read ``figures`` at every scrape, so that an idle engine shows zero."""
         self.rows.set(figures.rows)
         self.running.set_function(lambda: figures.running)
         self.waiting.set_function(lambda: figures.waiting)
@@ -98,7 +93,7 @@ class Metrics:
         self.registry.register(_Lookups(figures))
 
     def watch_models(self, loaded_bytes: Callable[[], int]) -> None:
-        """Call ``loaded_bytes`` when scraped."""
+        """Call ``loaded_bytes`` at every scrape."""
         self.model_bytes.set_function(loaded_bytes)
 
     def ticked(self, seconds: float, symbols: int) -> None:
@@ -107,7 +102,7 @@ class Metrics:
         self.symbols.inc(symbols)
 
     def emitted(self, submission: Submission, piece: Piece, now: float) -> None:
-        """Count a piece that is sent."""
+        """Count a piece that goes to its reader."""
         if piece.ids:
             if not submission.spoke:
                 submission.spoke = True
@@ -120,13 +115,13 @@ class Metrics:
             self.finished.labels(piece.finish.value).inc()
 
     def gave_up(self, error: Exception | None) -> None:
-        """Count a request that ended early; no error means that its reader left."""
+        """Count a request that ended early; without an error, its reader cancelled it."""
         why = "cancelled" if error is None else getattr(error, "code", "error")
         self.ended.labels(why).inc()
 
 
 class _Lookups(Collector):
-    """How often prefixes were looked up and found: counters that the cache keeps itself."""
+    """Lookups and hits of prefixes, from the cache's own counters."""
 
     def __init__(self, figures: Figures) -> None:
         self._figures = figures

@@ -1,9 +1,9 @@
-"""Which models are in memory: loaded once, counted while used, dropped by bytes.
+"""The models in memory: loaded once, counted while used, dropped when memory is short.
 
-``acquire`` gives a hold on a loaded model; the model stays as long as it is
-held, and afterwards until its memory is needed, least recently used first.
-Many callers asking for the same model wait for one loading. A model that is in
-use is never dropped: if there is no room beside those, the answer is Overloaded.
+``acquire`` gives a hold on a loaded model. The model stays in memory while it is held, and
+afterwards until its memory is needed; the least recently used model is dropped first.
+Callers that ask for the same model wait for one load. A held model is never dropped: if
+the held models leave no room, ``acquire`` raises Overloaded.
 
 Thread-safe. Knows the registry only as a ``Source``.
 """
@@ -28,9 +28,12 @@ from ..store.artifact import Artifact
 from ..store.card import Card
 
 _NAME_SECONDS: Final = 1.0
-"""Seconds for which a resolved name is cached: aliases move, other servers publish versions."""
+"""How long a resolved name is cached: aliases move, other servers publish versions."""
 
 _NAMES_KEPT: Final = 1024
+
+_RETRY_SECONDS: Final = 2.0
+"""When to retry after all memory was held by other requests."""
 
 
 class Version(Protocol):
@@ -56,7 +59,7 @@ class Source(Protocol[V]):
     """Where models come from; both calls may block."""
 
     def resolve(self, name: str, /) -> V:
-        """What ``name``, ``name@3`` or ``name@alias`` means now. Raises UnknownModel."""
+        """The version that ``name``, ``name@3`` or ``name@alias`` means. Raises UnknownModel."""
 
     def open(self, version: V, /) -> Artifact:
         """The file's content. Raises InvalidArtifact, StorageFailed."""
@@ -64,7 +67,7 @@ class Source(Protocol[V]):
 
 @dataclass(frozen=True, eq=False)
 class Loaded:
-    """A model in memory: what the engine needs (key, decoder) and what its texts need."""
+    """A model in memory: key and decoder for the engine, the rest for its texts."""
 
     key: Hashable
     decoder: Decoder
@@ -74,26 +77,26 @@ class Loaded:
 
     @classmethod
     def from_artifact(cls, artifact: Artifact) -> Loaded:
-        """Pack an artifact in the precision its card says it is served in."""
+        """Pack an artifact in the serving precision given by its card."""
         card = artifact.card
         decoder = Decoder.from_network(artifact.network(), card.serving_precision)
-        decoder.warm_up()  # here, where only requests for this model wait
+        decoder.warm_up()  # here only requests for this model wait
         key = (card.weights_sha256, card.serving_precision)
         return cls(key, decoder, artifact.vocabulary, card, artifact.calibration)
 
 
 def compile_ahead(precisions: Iterable[Precision]) -> None:
-    """Compile inference in these number formats before the first model needs it.
+    """Compile inference in these precisions before the first model needs it.
 
-    The first time on a machine this takes seconds, which no request should wait.
+    This takes seconds the first time on a machine; no request should wait for it.
     """
     for precision in precisions:
-        network = CharNetwork(NetworkConfig("gru", 1, 16, 16), 4)
+        network = CharNetwork(NetworkConfig("gru", 1, 16, 16), 4)  # sizes do not matter here
         Decoder.from_network(network, precision).warm_up()
 
 
 class _Place:
-    """A loaded model and by how many it is held; ``lock`` is taken while it loads."""
+    """A loaded model and the number of its holds; ``lock`` is taken while it loads."""
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
@@ -122,7 +125,7 @@ class Hold(Generic[V]):
         return self.network.calibration
 
     def release(self) -> None:
-        """Release it; a second call does nothing."""
+        """Release the model; a second call does nothing."""
         release, self._release = self._release, None
         if release is not None:
             release()
@@ -140,7 +143,7 @@ class Hold(Generic[V]):
 
 
 class Resident(Generic[V]):
-    """Loaded models within ``limit_bytes``; ``on_unload`` gets the key of each dropped one."""
+    """Loaded models within ``limit_bytes``; ``on_unload`` gets the key of each dropped model."""
 
     def __init__(
         self,
@@ -160,12 +163,12 @@ class Resident(Generic[V]):
         self.bytes = 0
 
     def forget_names(self) -> None:
-        """Forget resolved names: aliases or versions have changed."""
+        """Drop all resolved names, because aliases or versions have changed."""
         with self._lock:
             self._names.clear()
 
     def try_acquire(self, name: str) -> Hold[V] | None:
-        """A hold without waiting; None unless the name was resolved just now and is loaded."""
+        """A hold at once; None unless the name was just resolved and its model is loaded."""
         with self._lock:
             known = self._names.get(name)
             if known is None or self._clock() - known[0] > _NAME_SECONDS:
@@ -176,10 +179,10 @@ class Resident(Generic[V]):
             return self._hold(place, known[1])
 
     def acquire(self, name: str) -> Hold[V]:
-        """A hold on what ``name`` means now, loaded if need be; may wait for disk.
+        """A hold on the version that ``name`` means now; loads it if needed and may wait for disk.
 
-        Raises UnknownModel, InvalidArtifact, StorageFailed; Overloaded when the
-        models in use leave no room, TooLarge when it could never fit.
+        Raises UnknownModel, InvalidArtifact, StorageFailed; Overloaded if the held models
+        leave no room, TooLarge if the model could never fit.
         """
         version = self._source.resolve(name)
         with self._lock:
@@ -214,7 +217,7 @@ class Resident(Generic[V]):
                 self._places.pop(digest, None)
 
     def _load(self, place: _Place, version: V) -> None:
-        """Load into ``place``; its bytes are counted before, so that two loads do not add up."""
+        """Load into ``place``; count its bytes first, so that two loads cannot exceed the limit."""
         counted = 0
         try:
             self._make_room(version.size_bytes, counted)
@@ -230,33 +233,41 @@ class Resident(Generic[V]):
             place.loaded = loaded
 
     def _make_room(self, needed: int, counted: int) -> None:
-        """Drop idle models until a model of ``needed`` bytes fits, and count them.
+        """Drop idle models until a model of ``needed`` bytes fits, and count its bytes.
 
-        ``counted`` of these bytes are counted already.
+        ``counted`` of them are counted already. Raises TooLarge, Overloaded.
         """
-        wanted = needed - counted
         if needed > self._limit:
             raise TooLarge(
-                f"the model needs {needed >> 20} MiB of memory and the limit is "
+                f"the model needs {needed >> 20} MiB of memory, but the limit is "
                 f"{self._limit >> 20} MiB; raise CHARLOOM_MODEL_MEMORY_MB.",
                 code="model_too_large",
             )
-        dropped = []
+        more = needed - counted
         with self._lock:
-            idle = [d for d, place in self._places.items() if place.loaded and not place.users]
-            while self.bytes + wanted > self._limit and idle:
-                gone = self._places.pop(idle.pop(0)).loaded
-                assert gone is not None
-                self.bytes -= gone.decoder.nbytes
-                dropped.append(gone.key)
-            full = self.bytes + wanted > self._limit
-            if not full:
-                self.bytes += wanted
+            dropped = self._drop_idle(self._limit - more)
+            fits = self.bytes + more <= self._limit
+            if fits:
+                self.bytes += more
         for key in dropped:
             self._on_unload(key)
-        if full:
+        if not fits:
             raise Overloaded(
-                "all of the memory for models is in use by other requests.",
-                retry_after_seconds=2.0,
+                "all memory for models is in use by other requests; try again later.",
+                retry_after_seconds=_RETRY_SECONDS,
                 code="model_memory_full",
             )
+
+    def _drop_idle(self, most_bytes: int) -> list[Hashable]:
+        """Drop idle models, least recently used first, until ``most_bytes`` are in use.
+
+        Returns the dropped keys; the caller holds the lock.
+        """
+        dropped: list[Hashable] = []
+        idle = [d for d, place in self._places.items() if place.loaded and not place.users]
+        while self.bytes > most_bytes and idle:
+            gone = self._places.pop(idle.pop(0)).loaded
+            assert gone is not None
+            self.bytes -= gone.decoder.nbytes
+            dropped.append(gone.key)
+        return dropped

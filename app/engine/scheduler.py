@@ -1,12 +1,11 @@
 """Decide what runs next: a bounded queue, free rows, and turns shared by time.
 
-Plain Python, no torch, no numpy. Requests take turns at the door, a sequence
-each, so that one with a thousand records does not keep the others out. Models
-take turns by the time they have used (start-time fair queuing, Goyal, Vin and
-Cheng 1996): the one that used least goes next, and one that was idle has saved
-up nothing.
+Plain Python, no torch, no numpy. Waiting requests take turns, one sequence each, so that
+a request with a thousand records does not keep the others out. Networks take turns by the
+time they have used (start-time fair queuing, Goyal, Vin and Cheng 1996): the network that
+used the least goes next, and an idle network saves up no time.
 
-Knows nothing of ids, states or threads; the engine holds its lock.
+Knows nothing of ids, states or threads; the engine calls it under its lock.
 """
 
 from __future__ import annotations
@@ -20,6 +19,7 @@ from ..errors import Overloaded, TooLarge
 
 _LEAST_RETRY_SECONDS: Final = 0.5
 _MOST_RETRY_SECONDS: Final = 60.0
+_SMOOTHING: Final = 0.05  # weight of the newest turn in the mean rate
 
 
 class Waiting(Protocol):
@@ -30,7 +30,7 @@ class Waiting(Protocol):
 
     @property
     def unadmitted(self) -> int:
-        """How many sequences are still to be admitted."""
+        """How many sequences are not admitted yet."""
 
     @property
     def ready(self) -> bool:
@@ -39,7 +39,7 @@ class Waiting(Protocol):
 
 @dataclass(frozen=True)
 class Limits:
-    """What may run, what may wait: rows, requests, symbols."""
+    """Limits of what may run and what may wait: rows, requests, symbols."""
 
     rows: int = 256
     waiting_requests: int = 512
@@ -47,7 +47,7 @@ class Limits:
 
 
 class Scheduler:
-    """Admission and turns; rows are counted here, not kept."""
+    """Admission and turns; rows are only counted here."""
 
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
@@ -62,19 +62,19 @@ class Scheduler:
         return len(self._door)
 
     def check(self, symbols: int) -> None:
-        """Whether a request of so many symbols may enter.
+        """Check that a request of ``symbols`` symbols may enter.
 
-        Raises Overloaded when the waiting room is full, with an estimate of when
-        to come back; TooLarge for what would not fit into an empty one.
+        Raises Overloaded if the queue is full, with an estimate of when to retry; TooLarge
+        if the request would not fit into an empty queue.
         """
         limits = self.limits
         if symbols > limits.waiting_symbols:
             raise TooLarge(
-                f"the request asks for up to {symbols:,} characters; "
-                f"the server takes {limits.waiting_symbols:,} at once. Ask for less in one request."
+                f"the request may read and write up to {symbols:,} characters, but the limit is "
+                f"{limits.waiting_symbols:,}. Ask for less in one request."
             )
         if self.running + sum(each.unadmitted for each in self._door) < limits.rows:
-            return  # there will be a row for it at the next tick: it will not wait at all
+            return  # a row is free at the next tick: the request does not wait
         if len(self._door) >= limits.waiting_requests or (
             self.waiting_symbols + symbols > limits.waiting_symbols
         ):
@@ -88,13 +88,13 @@ class Scheduler:
         self.waiting_symbols += request.symbols
 
     def retry_after(self) -> float:
-        """Seconds until half of the queue should have been served."""
+        """Seconds until half of the queue should be served."""
         rate = self._symbols_a_second
         seconds = self.waiting_symbols / rate / 2 if rate else _LEAST_RETRY_SECONDS
         return min(max(seconds, _LEAST_RETRY_SECONDS), _MOST_RETRY_SECONDS)
 
     def next_request(self) -> Waiting | None:
-        """The request to admit a sequence of now, if a row is free; it goes to the back."""
+        """The request whose sequence to admit now, if a row is free; it moves to the back."""
         if self.running >= self.limits.rows:
             return None
         for _ in range(len(self._door)):
@@ -105,13 +105,13 @@ class Scheduler:
         return None
 
     def leave(self, request: Waiting) -> None:
-        """The request has nothing more to admit, or was abandoned."""
+        """Remove a request that has nothing more to admit or was abandoned."""
         if request in self._door:
             self._door.remove(request)
             self.waiting_symbols -= request.symbols
 
     def turn(self, busy: Iterable[Hashable]) -> Hashable:
-        """Whose turn it is among the busy models (at least one)."""
+        """The network whose turn it is among the busy ones (at least one)."""
         names = list(busy)
         known = [self._used[name] for name in names if name in self._used]
         start = min(known, default=0.0)
@@ -123,4 +123,4 @@ class Scheduler:
         self._used[name] += seconds
         if symbols and seconds > 0:
             rate, before = symbols / seconds, self._symbols_a_second
-            self._symbols_a_second = rate if not before else before + 0.05 * (rate - before)
+            self._symbols_a_second = rate if not before else before + _SMOOTHING * (rate - before)

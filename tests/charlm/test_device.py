@@ -21,5 +21,5 @@ def test_auto_takes_what_is_there() -> None:
 
 def test_what_is_not_there_is_refused_with_what_is(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(InvalidInput, match=r"'cuda' is not on this machine; it has .*cpu"):
+    with pytest.raises(InvalidInput, match=r"'cuda' is not available .*; choose .*cpu"):
         pick_device("cuda")

@@ -152,7 +152,7 @@ def test_a_wrong_value_is_named(field: str, value: object) -> None:
 
 
 def test_a_bias_for_a_symbol_that_is_not_there_is_named() -> None:
-    with pytest.raises(InvalidInput, match="names symbol 99; the model has 0 to 5"):
+    with pytest.raises(InvalidInput, match="names symbol 99, but the model's symbols are 0 to 5"):
         Sampling(logit_bias=((99, 1.0),)).bias_row(6)
 
 

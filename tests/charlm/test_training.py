@@ -218,11 +218,11 @@ def test_measures_equal_one_single_pass() -> None:
 def test_unfinished_checkpoints_are_refused() -> None:
     saved = Training(fresh(), text_corpus(), SHORT, clock=ticking()).checkpoint()
     assert saved.best_nats is None
-    with pytest.raises(InvalidInput, match="not complete"):
+    with pytest.raises(InvalidInput, match="incomplete"):
         Checkpoint.restore({}, saved.facts())
     facts = saved.facts()
     del facts["step"]
-    with pytest.raises(InvalidInput, match="not complete"):
+    with pytest.raises(InvalidInput, match="incomplete"):
         Checkpoint.restore(saved.tensors(), facts)
 
 

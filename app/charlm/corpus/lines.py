@@ -1,9 +1,9 @@
-"""Independent records as a corpus: hashed split, each record read from a cold start.
+"""Independent records as a corpus: split by hash, each record read from the zero state.
 
-Takes one flat array of ids in which every line is followed by ``BOUNDARY`` (it
-may be memory-mapped; nothing here copies it) and gives windows. Distinct lines
-are split by a seeded hash, so that a duplicate never straddles the split and
-adding lines moves no other. Shapes: B rows, T time steps.
+Takes one flat array of ids in which every line is followed by ``BOUNDARY`` (it may be
+memory-mapped and is not copied) and gives windows. A seeded hash assigns each distinct
+line to a split, so that duplicates share a split and adding lines moves no other line.
+Shapes: B rows, T time steps.
 """
 
 from __future__ import annotations
@@ -19,17 +19,16 @@ from ..vocabulary import BOUNDARY, Ids
 from .windows import IGNORED, CorpusFormat, SplitName, Window, Windows, check_fractions
 
 MINIMUM_RECORDS: Final = 3
-_PAD_TO: Final = 8  # few distinct shapes: oneDNN caches a primitive for each one
+_PAD_TO: Final = 8  # keeps distinct shapes few: oneDNN caches a primitive for each
 
 
 class LineCorpus:
     """Independent records: ``ids`` [N] holds the lines, each followed by ``BOUNDARY``.
 
-    ``points_V`` gives each id's code point, so that a line's hash does not
-    depend on the vocabulary. Empty lines do not count. How often a line
-    occurred is its weight in training; validation and test hold it once.
-    Raises InvalidCorpus below three distinct lines, InvalidInput on impossible
-    fractions.
+    ``points_V`` gives each id's code point, so that a line's hash does not depend on the
+    vocabulary. Empty lines do not count. A line's number of occurrences is its weight in
+    training; validation and test hold it once. Raises InvalidCorpus below three distinct
+    lines, InvalidInput for fractions out of bounds.
     """
 
     format: Final[CorpusFormat] = "lines"
@@ -51,7 +50,7 @@ class LineCorpus:
         if len(distinct) < MINIMUM_RECORDS:
             raise InvalidCorpus(
                 f"The text has {len(distinct)} distinct lines; at least {MINIMUM_RECORDS} are "
-                "needed for a line model. If it is one running text, use the format 'text'."
+                "needed for a line model. If this is running text, use the format 'text'."
             )
         self.duplicates = int(counts.sum() - len(distinct))
         self._starts, self._lengths = starts[first], lengths[first]
@@ -60,27 +59,27 @@ class LineCorpus:
         self._splits = _hash_split(draw, validation_fraction, test_fraction)
 
     def characters(self, split: SplitName) -> int:
-        """How many symbols of a split are predicted in one pass over it.
+        """The number of symbols predicted in one pass over a split.
 
-        The closing boundary of each record counts; in training a record counts
-        as often as it occurred.
+        Includes the closing boundary of each record. In training a record counts as often
+        as it occurs.
         """
         chosen = self._splits[split]
         weights = self._counts[chosen] if split == "train" else 1
         return int(((self._lengths[chosen] + 1) * weights).sum())
 
     def training_windows(self, epoch: int, rows: int, window: int, seed: int) -> Windows:
-        """One pass over the training records; (seed, epoch) fixes it entirely.
+        """One pass over the training records, fully determined by (seed, epoch).
 
-        Records of like length share a batch; one longer than ``window`` takes
-        several windows with its state carried.
+        Records of similar length share a batch. A record longer than ``window`` takes
+        several windows, with its state carried.
         """
         chosen = np.repeat(self._splits["train"], self._counts[self._splits["train"]])
         random = np.random.default_rng([seed, epoch])
         order = random.permutation(chosen)
         rows = min(rows, len(order))
-        # Sorting whole would put all short records first in every batch order;
-        # the noise keeps neighbours changing, the shuffle of batches the order.
+        # A plain sort would put the short records first in every epoch. The noise varies
+        # each record's neighbours, the permutation of the batches their order.
         keys = self._lengths[order] + random.random(len(order))
         order = order[np.argsort(keys, kind="stable")]
         order = np.append(order, order[: -len(order) % rows])
@@ -90,9 +89,9 @@ class LineCorpus:
     def evaluation_windows(
         self, split: SplitName, rows: int, window: int, limit: int | None = None
     ) -> Iterator[Window]:
-        """Every distinct record of a split once, cold, its closing boundary counted.
+        """Every distinct record of a split once, from the zero state, with its closing boundary.
 
-        ``limit`` bounds the characters, by leaving out records in hash order.
+        ``limit`` bounds the characters: only the first records in hash order are read.
         """
         chosen = self._splits[split]
         if limit is not None:
@@ -111,7 +110,7 @@ class LineCorpus:
 
 
 class _LineWindows(Windows):
-    """``batches`` [n, B] names records; -1 pads the last batch and counts nothing."""
+    """``batches`` [n, B] holds record indices; -1 pads the last batch and counts nothing."""
 
     def __init__(
         self,
@@ -161,6 +160,7 @@ def _line_places(ids: Ids) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
 
 
 _BLOCK: Final = 1 << 22  # characters hashed at once
+_BASE: Final = 0x9E3779B97F4A7C15  # of the polynomial: 2^64 / golden ratio, odd
 
 
 def _line_hashes(
@@ -171,11 +171,11 @@ def _line_hashes(
 ) -> NDArray[np.uint64]:
     """A 64-bit polynomial hash of each line's code points, mixed (splitmix64).
 
-    Two different lines among ten million share one with probability 3e-6, and
-    would then merely share a split.
+    Among ten million lines, two different ones share a hash with probability 3e-6. One
+    would then be taken for a duplicate of the other.
     """
     hashes = np.zeros(len(starts), dtype=np.uint64)
-    powers = np.full(int(lengths.max(initial=0)), 0x9E3779B97F4A7C15, dtype=np.uint64).cumprod()
+    powers = np.full(int(lengths.max(initial=0)), _BASE, dtype=np.uint64).cumprod()
     first = 0
     while first < len(starts):
         until = int(np.searchsorted(starts, starts[first] + _BLOCK))
@@ -192,7 +192,7 @@ def _line_hashes(
 
 
 def _ramp(lengths: NDArray[np.int64]) -> NDArray[np.int64]:
-    """0, 1, …, n-1 for every n of ``lengths``, one after the other."""
+    """0, 1, …, n-1 for every n of ``lengths``, concatenated."""
     ends = lengths.cumsum()
     ramp: NDArray[np.int64] = np.arange(int(ends[-1])) - np.repeat(ends - lengths, lengths)
     return ramp
@@ -208,9 +208,9 @@ def _mixed(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
 def _hash_split(
     draw: NDArray[np.uint64], validation: float, test: float
 ) -> dict[SplitName, NDArray[np.int64]]:
-    """Records by where their hash falls; in hash order, so that any prefix is a fair sample.
+    """Split records by their hash, in hash order, so that any prefix is a fair sample.
 
-    A split that a tiny corpus would leave empty takes the nearest record.
+    A split that would be empty in a tiny corpus takes the nearest record.
     """
     order = np.argsort(draw, kind="stable")
     uniform = draw[order] / 2.0**64

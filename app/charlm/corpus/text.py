@@ -1,7 +1,7 @@
-"""A running text as a corpus: contiguous split, rows of carried state.
+"""Running text as a corpus: contiguous splits, rows that carry their state.
 
-Takes one flat array of ids (it may be memory-mapped; nothing here copies it)
-and gives windows. Shapes: B rows, T time steps.
+Takes one flat array of ids (which may be memory-mapped and is not copied) and gives
+windows. Shapes: B rows, T time steps.
 """
 
 from __future__ import annotations
@@ -17,22 +17,23 @@ from ..vocabulary import BOUNDARY, Ids
 from .windows import IGNORED, CorpusFormat, SplitName, Window, Windows, check_fractions
 
 RESET_PROBABILITY: Final = 0.02
-"""How often a row forgets its state at the start of a window.
+"""The probability that a row resets its state at the start of a window.
 
-A served network starts cold, and one trained on carried state alone has hardly
-ever seen that: 2.85 nats against 1.79 after 45 s of training.
+A served network starts from the zero state, which a network trained on carried state
+alone has hardly ever seen: 2.85 nats against 1.79 after 45 s of training.
 """
 
 MINIMUM_CHARACTERS: Final = 20
-_WARM_UP: Final = 512
+_WARM_UP: Final = 512  # characters that an evaluation row reads before its share
+_SHIFTED_FROM: Final = 8  # with this many windows per row, the start shifts by up to one window
 
 
 class TextCorpus:
     """One running text, split train | validation | test from front to back.
 
-    ``ids`` is the whole text [N]; ``newline_id`` is the id that ends a line
-    (for ``records``), None if the text has none. Raises InvalidCorpus when the
-    text is too short to be split, InvalidInput on impossible fractions.
+    ``ids`` is the whole text [N]; ``newline_id`` is the id that ends a line (for
+    ``records``), None if the text has none. Raises InvalidCorpus if the text is too short
+    to split, InvalidInput for fractions out of bounds.
     """
 
     format: Final[CorpusFormat] = "text"
@@ -50,7 +51,7 @@ class TextCorpus:
         if total < MINIMUM_CHARACTERS:
             raise InvalidCorpus(
                 f"The text has {total} characters; at least {MINIMUM_CHARACTERS} are needed. "
-                "Some thousands make a useful model."
+                "A useful model needs a few thousand."
             )
         held_out = [
             max(1, round(total * fraction)) if fraction else 0
@@ -65,13 +66,13 @@ class TextCorpus:
         }
 
     def characters(self, split: SplitName) -> int:
-        """How many symbols of a split are predicted in one pass over it."""
+        """The number of symbols predicted in one pass over a split."""
         return len(self._splits[split])
 
     def training_windows(self, epoch: int, rows: int, window: int, seed: int) -> Windows:
-        """One pass over the training split; (seed, epoch) fixes it entirely.
+        """One pass over the training split, fully determined by (seed, epoch).
 
-        A text too short for that many rows gets fewer or shorter windows.
+        A text too short for these rows and windows gets fewer rows or shorter windows.
         """
         return _TextWindows(self._splits["train"], epoch, rows, window, seed)
 
@@ -80,11 +81,11 @@ class TextCorpus:
     ) -> Iterator[Window]:
         """A stateful pass over a split (its first ``limit`` characters), each counted once.
 
-        The split is read by ``rows`` rows at once. Each first reads the boundary
-        and the 512 characters or more before its share, uncounted, so that its
-        state is in practice that of one single pass. (Started on
-        a character instead, which never happens in training, a network may get lost
-        for the rest of the text: 22 bits per character against 7 on Tang poems.)
+        ``rows`` rows read one share of the split each. A row first reads the boundary and
+        at least 512 characters before its share, uncounted, so that in practice its state
+        equals that of one single pass. (Training never starts a row on a character instead.
+        A network started that way may not recover for the rest of the text: 22 bits per
+        character against 7 on Tang poems.)
         """
         ids = self._splits[split][:limit]
         rows = max(1, min(rows, len(ids) // (2 * _WARM_UP)))
@@ -106,7 +107,7 @@ class TextCorpus:
         return self._splits[split][:count]
 
     def records(self, split: SplitName) -> Iterator[Ids]:
-        """The non-empty lines of a split, without their ends."""
+        """The non-empty lines of a split, without their newlines."""
         ids = self._splits[split]
         ends = np.append(np.flatnonzero(ids == self._newline_id), len(ids))
         start = 0
@@ -117,7 +118,7 @@ class TextCorpus:
 
 
 def _take(ids: Ids, places: NDArray[np.int64]) -> NDArray[np.int64]:
-    """``ids[places]``, with the boundary before the first and after the last."""
+    """``ids[places]``, with the boundary before the first and after the last id."""
     inside = (places >= 0) & (places < len(ids))
     return np.where(inside, ids[np.where(inside, places, 0)], BOUNDARY).astype(np.int64)
 
@@ -129,9 +130,11 @@ class _TextWindows(Windows):
         self._rows = max(1, min(rows, (len(ids) - 1) // self._window_size))
         self._random = np.random.SeedSequence([seed, epoch])
         share = (len(ids) - 1) // self._rows
-        # Windows begin elsewhere in every epoch, so that the network is not
-        # taught the same cuts again and again.
-        spare = share % self._window_size + (self._window_size if share >= 8 * window else 0)
+        # Windows begin at other places in every epoch, so that the network does not
+        # train on the same cuts again and again.
+        spare = share % self._window_size
+        if share >= _SHIFTED_FROM * window:
+            spare += self._window_size
         shift = int(np.random.default_rng(self._random).integers(spare + 1))
         self._starts_B1 = (np.arange(self._rows) * share + shift)[:, None]
         self._count = (share - shift) // self._window_size
