@@ -1,10 +1,10 @@
 """The runner, the process of one attempt: ``python -m app.runner JOB NUMBER TOKEN``.
 
-Finds everything by the settings in its environment; trains, reports progress,
-writes checkpoints, publishes once. It may be killed at any moment: the next
-attempt goes on from the newest good checkpoint. Everything it writes carries
-its lease; when that is lost it ends at once. Exit codes: 0 the job was moved on
-(with any result), 3 the lease was lost, anything else a crash.
+Finds everything by the settings in its environment; trains, reports progress, writes
+checkpoints, publishes once. It may be killed at any moment: the next attempt resumes from the
+furthest readable checkpoint. It writes only while it holds its lease; when the lease is lost,
+it ends at once. Exit codes: 0 the attempt was ended in the database (with any result), 3 the
+lease was lost, anything else a crash.
 """
 
 from __future__ import annotations
@@ -23,9 +23,6 @@ import torch
 from .catalog.datasets import Datasets
 from .catalog.models import Registry
 from .catalog.publishing import adopt, published_by
-from .charlm.network_config import NetworkConfig
-from .charlm.schedule import TrainingConfig
-from .charlm.vocabulary import Vocabulary
 from .database.session import Database
 from .errors import (
     CharloomError,
@@ -38,6 +35,7 @@ from .errors import (
 )
 from .jobs.checkpoints.saving import CheckpointSaver
 from .jobs.executors.processes import RunnerProcess
+from .jobs.preparing import lineage_of, plan_of, read_corpus
 from .jobs.publishing import publish
 from .jobs.recorder import Recorder
 from .jobs.runner_door import Assignment, RunnerDoor
@@ -45,11 +43,9 @@ from .jobs.states import Wish
 from .jobs.times import Times
 from .jobs.values import Claim
 from .settings import Settings
-from .store.artifact import Artifact, Lineage
+from .store.artifact import Artifact
 from .store.blobs import BlobStore
 from .store.card import library_versions
-from .training.planning import TrainingPlan
-from .training.prepare import Prepared, prepare
 from .training.trainer import Trainer
 from .wiring.full import FullInstallation
 
@@ -83,7 +79,7 @@ class Surroundings:
 
 
 class Attempt:
-    """One attempt at one job, from beginning to end."""
+    """One attempt at one job, from start to end."""
 
     def __init__(self, around: Surroundings, claim: Claim, *, on_lost: Callable[[], None]) -> None:
         self.around = around
@@ -93,7 +89,7 @@ class Attempt:
         self._terminated = False
 
     def terminate(self) -> None:
-        """Ask for a checkpoint and the end at the next step."""
+        """Make the attempt write a checkpoint and end after the current step."""
         self._terminated = True
 
     def run(self) -> None:
@@ -111,46 +107,58 @@ class Attempt:
             on_lost=self._on_lost,
         )
         with recorder:
-            try:
-                if job.wish is Wish.RUN or not self._stopped(recorder):
-                    self._do(job, recorder)
-            except LeaseLost:
-                raise
-            except MemoryError:
-                self._fail(
-                    recorder,
-                    "out_of_memory",
-                    "There was not enough memory. Train again with a smaller network, batch_size "
-                    "or window, or on a machine with more.",
-                )
-            except (InvalidInput, NotFound, TrainingFailed) as error:
-                self._fail(recorder, error.code, error.message)
-            except (StorageFailed, Overloaded) as error:
-                self._release(recorder, error.code, error.message)
+            self._run_job(job, recorder)
+
+    def _run_job(self, job: Assignment, recorder: Recorder) -> None:
+        """Do the job; an expected error fails it or releases it to be tried again."""
+        try:
+            if job.wish is Wish.RUN or not self._stopped(recorder):
+                self._do(job, recorder)
+        except LeaseLost:
+            raise
+        except MemoryError:
+            self._fail(
+                recorder,
+                "out_of_memory",
+                "There was not enough memory. Train again with a smaller network, batch_size "
+                "or window, or on a machine with more memory.",
+            )
+        except (InvalidInput, NotFound, TrainingFailed) as error:
+            self._fail(recorder, error.code, error.message)
+        except (StorageFailed, Overloaded) as error:
+            self._release(recorder, error.code, error.message)
 
     def _do(self, job: Assignment, recorder: Recorder) -> None:
-        around, claim, door = self.around, self.claim, self._door
-        before = published_by(around.database, job.run_id)
+        """Train and publish, unless the run published before a crash or is stopped."""
+        claim, door = self.claim, self._door
+        before = published_by(self.around.database, job.run_id)
         if before is not None:
             self._end(recorder, lambda: door.succeed_as(claim, before))
             return
         trainer, base = self._prepared(job, recorder)
-        saver = CheckpointSaver(
-            around.checkpoints,
-            door.checkpoints,
-            claim,
+        if not self._trained(job, trainer, recorder, self._saver(job, recorder), base):
+            return
+        self._patiently(recorder.flush)
+        recorder.tell("measuring", "The network is being measured on held-out text.")
+        artifact = trainer.finish(lineage=lineage_of(job), run_id=job.run_id)
+        if door.to_publishing(claim):
+            self._publish(job, artifact, recorder)
+        else:
+            self._stopped(recorder)
+
+    def _saver(self, job: Assignment, recorder: Recorder) -> CheckpointSaver:
+        return CheckpointSaver(
+            self.around.checkpoints,
+            self._door.checkpoints,
+            self.claim,
             job.run_id,
             every_seconds=float(job.spec["training"]["checkpoint_every_seconds"]),
             tell=recorder.tell,
         )
-        if not self._trained(job, trainer, recorder, saver, base):
-            return
-        self._patiently(recorder.flush)
-        recorder.tell("measuring", "The network is measured on the text that was held out.")
-        artifact = trainer.finish(lineage=_lineage(job), run_id=job.run_id)
-        if not door.to_publishing(claim):
-            self._stopped(recorder)
-            return
+
+    def _publish(self, job: Assignment, artifact: Artifact, recorder: Recorder) -> None:
+        """Publish the file that a crashed attempt left, or else this artifact."""
+        around, claim, door = self.around, self.claim, self._door
         staged = adopt(around.database, around.models, job.model, job.run_id)
         if staged is None:
             staged = around.registry.stage(job.model, artifact, job.run_id)
@@ -161,14 +169,11 @@ class Attempt:
         )
 
     def _prepared(self, job: Assignment, recorder: Recorder) -> tuple[Trainer, Artifact | None]:
-        """A trainer for the plan made when the job was submitted, and the model it starts from."""
+        """A trainer for the job's plan, and the artifact that it starts from."""
         registry = self.around.registry
         base = registry.open(registry.resolve(job.base_version)) if job.base_version else None
-        plan = TrainingPlan(
-            NetworkConfig(**job.parameters["network"]),
-            TrainingConfig(**{**job.parameters["training"], "plan": ()}),
-        )
-        prepared = self._read(job, base.vocabulary if base else None)
+        plan = plan_of(job)
+        prepared = read_corpus(self.around.datasets, job, base.vocabulary if base else None)
         trainer = Trainer(prepared, plan)
         recorder.tell(
             "prepared",
@@ -178,28 +183,6 @@ class Attempt:
         )
         return trainer, base
 
-    def _read(self, job: Assignment, known: Vocabulary | None) -> Prepared:
-        """The corpus of the job; raises NotFound, and InvalidInput if its file has changed."""
-        if job.dataset_id is None:
-            raise NotFound("The job's dataset was deleted.", code="dataset_not_found")
-        dataset = self.around.datasets.get(job.dataset_id)
-        asked = job.spec["training"]
-        with self.around.datasets.local(dataset) as path:
-            prepared = prepare(
-                path,
-                format=dataset.format,
-                validation_fraction=asked["validation_fraction"],
-                test_fraction=asked["test_fraction"],
-                seed=asked["seed"],
-                known=known,
-            )
-        if prepared.profile.sha256 != dataset.sha256:
-            raise InvalidInput(
-                "The file of the dataset is not the one that was uploaded; upload it again.",
-                code="dataset_changed",
-            )
-        return prepared
-
     def _trained(
         self,
         job: Assignment,
@@ -208,7 +191,7 @@ class Attempt:
         saver: CheckpointSaver,
         base: Artifact | None,
     ) -> bool:
-        """Train to the end; False if the attempt was paused or cancelled before."""
+        """Train to the end; False if the attempt ended early (paused, cancelled, terminated)."""
         checkpoint = saver.newest()
         step = checkpoint.step if checkpoint else 0
         recorder.wish = self._door.take_up(self.claim, job.run_id, step, library_versions())
@@ -227,7 +210,7 @@ class Attempt:
         return True
 
     def _ended_early(self, recorder: Recorder, saver: CheckpointSaver) -> bool:
-        """Pause, cancel or give the job back; False if the job goes on after all."""
+        """Pause, cancel or give the job back; False if training continues after all."""
         if recorder.wish is not Wish.CANCEL:
             saver.save("periodic")
         with suppress(Overloaded, StorageFailed):
@@ -235,12 +218,12 @@ class Attempt:
         if self._stopped(recorder):
             return True
         if self._terminated:
-            message = "The training process was asked to end."
+            message = "The training process was asked to stop."
             self._release(recorder, "terminated", message, counted=False)
         return self._terminated
 
     def _stopped(self, recorder: Recorder) -> bool:
-        """Pause or cancel, as requested; False if the job goes on after all."""
+        """Pause or cancel, as requested; False if the job continues after all."""
         stopped = recorder.end(lambda: self._patiently(lambda: self._door.stop(self.claim)))
         if not stopped:
             recorder.wish = self._door.renew(self.claim)
@@ -255,7 +238,7 @@ class Attempt:
         self._end(recorder, lambda: self._door.release(self.claim, code, message, counted=counted))
 
     def _end(self, recorder: Recorder, act: Callable[[], object]) -> None:
-        """Do what ends the attempt while the recorder does not write."""
+        """Run ``act``, which ends the attempt, while the recorder does not write."""
 
         def done() -> bool:
             self._patiently(act)
@@ -264,7 +247,7 @@ class Attempt:
         recorder.end(done)
 
     def _patiently(self, act: Callable[[], T]) -> T:
-        """Do something; waits for an absent database as long as a lease."""
+        """Run ``act``; while the database is away, retry for as long as a lease."""
         times = self.around.times
         deadline = time.monotonic() + times.lease
         while True:
@@ -274,12 +257,6 @@ class Attempt:
                 if time.monotonic() > deadline:
                     raise
                 time.sleep(times.heartbeat / 10)
-
-
-def _lineage(job: Assignment) -> Lineage:
-    said = job.spec["tags"].get("corpus")  # train --detach --corpus
-    corpus = f"{said} (dataset {job.spec['dataset']})" if said else f"dataset {job.spec['dataset']}"
-    return Lineage(corpus=corpus, base_model=job.base_version)
 
 
 def main(arguments: list[str]) -> int:

@@ -1,1 +1,1 @@
-"""Alembic's steps from each layout of the database to the next; see ``app.database.migration``."""
+"""Alembic's migrations from each schema to the next; see ``app.database.migration``."""

@@ -1,8 +1,8 @@
-"""Run by Alembic around every step.
+"""Run by Alembic for every upgrade or downgrade.
 
-Connection and metadata come from the configuration that ``database.migration`` of
-the package makes: this file is found by its path, and the package may have been
-imported as ``app`` (in the repository) or as ``charloom`` (installed).
+Connection and metadata come from the configuration that the package's ``database.migration``
+builds, because this file is found by its path and cannot know whether the package was imported
+as ``app`` (in the repository) or as ``charloom`` (installed).
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from alembic import context
 context.configure(
     connection=context.config.attributes["connection"],
     target_metadata=context.config.attributes["metadata"],
-    render_as_batch=True,  # SQLite alters by copying
-    transactional_ddl=True,  # true of both databases, as begun in database.session
+    render_as_batch=True,  # SQLite alters a table by copying it
+    transactional_ddl=True,  # holds for both databases, given how database.session begins
     compare_type=True,
 )
 with context.begin_transaction():

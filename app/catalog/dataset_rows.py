@@ -21,22 +21,22 @@ Order = Literal["asc", "desc"]
 
 
 def of_digest(session: Session, sha256: str) -> DatasetRow | None:
-    """The dataset of these bytes."""
+    """The dataset with this digest."""
     return session.scalar(select(DatasetRow).where(DatasetRow.sha256 == sha256))
 
 
 def locked(session: Session, id: str) -> DatasetRow | None:
-    """A dataset that no job can begin to need until this transaction ends."""
+    """A dataset, locked: no new job can refer to it until this transaction ends."""
     return session.scalar(select(DatasetRow).where(DatasetRow.id == id).with_for_update())
 
 
 def unknown_dataset(id: str) -> NotFound:
-    """The error for an id that no dataset has."""
+    """The error for the id of no dataset."""
     return NotFound(f"There is no dataset {id[:80]!r}.", code="dataset_not_found", param="dataset")
 
 
 def add(session: Session, *, id: str, name: str, uri: str, described: dict[str, Any]) -> bool:
-    """Insert a dataset; False, and nothing done, if one of the same bytes came first."""
+    """Insert a dataset; False, without changes, if one with the same bytes exists."""
     insert_or_leave(
         session,
         DatasetRow,
@@ -57,7 +57,7 @@ def add(session: Session, *, id: str, name: str, uri: str, described: dict[str, 
 def page(
     session: Session, *, after: str | None, limit: int, order: Order
 ) -> Sequence[DatasetRow] | None:
-    """Datasets in the order of their coming; None if ``after`` is the id of none."""
+    """Datasets in order of creation; None if ``after`` is the id of no dataset."""
     place = tuple_(DatasetRow.created_at, DatasetRow.id)
     query = select(DatasetRow).limit(limit)
     if order == "asc":

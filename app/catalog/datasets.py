@@ -1,10 +1,9 @@
-"""Datasets: texts kept as they came, each described once, the same bytes kept once.
+"""Datasets: texts stored unchanged, each described once, the same bytes stored once.
 
-Takes a text in pieces or as a file, and a name; gives a ``Dataset``. The central
-invariant is that of models: *file first, row second*, and the other way round
-when deleting, so that a row never points at a file that is not there. A
-dataset's id comes from its bytes and is the same everywhere; the file's own key
-does not, so that deleting one upload can never take away the file of another.
+Takes a text in pieces or as a file, and a name; gives a ``Dataset``. The central invariant is
+the same as for models: *file first, row second*, and the reverse when deleting, so a row
+never points at a missing file. A dataset's id is derived from its bytes and is the same
+everywhere; the file's key is not, so deleting one upload can never delete the file of another.
 Knows nothing of HTTP.
 """
 
@@ -39,13 +38,13 @@ _PIECE: Final = 1 << 20
 _STALE_SECONDS: Final = 24 * 3600  # longer than any upload
 _PREFIX, _SUFFIX = "upload-", ".part"
 _ID: Final = re.compile(r"[0-9A-Z]{26}")
-# Anything that can be shown in one line and is no path: a name is only ever shown.
+# Anything that fits in one line and is not a path: a name is only displayed.
 _NAME: Final = re.compile(r"[^\s/\\](?:[^\x00-\x1f\x7f-\x9f\u2028\u2029/\\]*[^\s/\\])?")
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """One text as it was described when it came in; ``created_at`` in milliseconds."""
+    """One text, as described when it was uploaded; ``created_at`` is in milliseconds."""
 
     id: str
     name: str
@@ -61,16 +60,16 @@ class Dataset:
 
     @property
     def typical_length(self) -> int:
-        """The length that 95 in 100 records stay below, in characters.
+        """A length in characters that 95 in 100 records stay below.
 
-        The first datasets were described without it: twice the mean takes its place.
+        Profiles of the first datasets lack it; twice the mean is used instead.
         """
         known = self.profile.get("typical_length")
         return int(known or round(2 * self.characters / max(1, self.records)))
 
 
 class Upload:
-    """A text on its way in: a file beside the others, gone when it is not kept."""
+    """A text that is being uploaded, in a temporary file."""
 
     def __init__(self, file: BinaryIO, path: Path) -> None:
         self._file = file
@@ -84,7 +83,7 @@ class Upload:
         self.size_bytes += len(piece)
 
     def flush(self) -> None:
-        """Everything written can be read at ``path`` from now on."""
+        """Make everything written so far readable at ``path``."""
         with explained("The upload"):
             self._file.flush()
 
@@ -92,8 +91,8 @@ class Upload:
 class Datasets:
     """Texts over a database and a store; safe to share between threads.
 
-    ``scratch`` is the folder for uploads that are not complete and for what
-    describing them needs; by default the system's.
+    ``scratch`` is the folder for incomplete uploads and other temporary files; by default the
+    system's.
     """
 
     def __init__(self, database: Database, blobs: BlobStore, scratch: Path | None = None) -> None:
@@ -103,10 +102,9 @@ class Datasets:
 
     @contextmanager
     def receive(self) -> Iterator[Upload]:
-        """A place to write an upload to, in pieces; give it to ``keep`` within the block.
+        """An upload to write in pieces; pass it to ``keep`` within the block.
 
-        It is removed after the block, also after an error. Raises
-        StorageFailed.
+        Its file is removed after the block, also after an error. Raises StorageFailed.
         """
         with explained("The upload"):
             file = tempfile.NamedTemporaryFile(  # noqa: SIM115 (closed below)
@@ -116,7 +114,7 @@ class Datasets:
         try:
             yield Upload(file, path)  # type: ignore[arg-type]  # the wrapper is a BinaryIO in all but name
         finally:
-            with suppress(OSError):  # what could not be flushed is thrown away
+            with suppress(OSError):  # the file is removed, so a failed flush does not matter
                 file.close()
             with suppress(OSError):
                 path.unlink(missing_ok=True)
@@ -124,23 +122,22 @@ class Datasets:
     def keep(
         self, upload: Upload, name: str, format: CorpusFormat | None = None
     ) -> tuple[Dataset, bool]:
-        """Take in what was uploaded; the dataset, and whether it is new."""
+        """Store an upload; returns the dataset and whether it is new. Raises like ``add``."""
         upload.flush()
         return self._take(upload.path, checked_dataset_name(name), format)
 
     def add(self, path: Path, name: str, format: CorpusFormat | None = None) -> Dataset:
-        """Take a file in; the same bytes give the dataset that they made before.
+        """Store a file; the same bytes give the existing dataset.
 
-        ``format`` is guessed when None. Raises InvalidCorpus saying what is
-        wrong with the text, InvalidInput for a name that cannot be one,
-        Conflict (dataset_format_differs) when the bytes are there in the other
-        format, NotFound when there is no such file, StorageFailed.
+        ``format`` is guessed when None. Raises InvalidCorpus saying what is wrong with the
+        text, InvalidInput for an invalid name, Conflict (dataset_format_differs) when the bytes
+        are stored in the other format, NotFound when there is no such file, StorageFailed.
         """
         return self._take(path, checked_dataset_name(name), format)[0]
 
     def get(self, id: str) -> Dataset:
         """One dataset; raises NotFound (dataset_not_found)."""
-        if not _ID.fullmatch(id):  # PostgreSQL refuses a text with a null character
+        if not _ID.fullmatch(id):  # PostgreSQL rejects a string with a NUL
             raise dataset_rows.unknown_dataset(id)
         with self._database.session(read_only=True) as session:
             row = session.get(DatasetRow, id)
@@ -151,21 +148,21 @@ class Datasets:
     def list(
         self, *, after: str | None = None, limit: int = 20, order: Order = "desc"
     ) -> tuple[list[Dataset], bool]:
-        """Datasets in the order in which they came, and whether there are more.
+        """Datasets in order of creation, and whether there are more.
 
-        ``after`` is the id of the last one of the page before; raises
-        InvalidInput if there is none of that id.
+        ``after`` is the id of the previous page's last dataset; raises InvalidInput if no
+        dataset has it.
         """
         with self._database.session(read_only=True) as session:
             rows = dataset_rows.page(session, after=after, limit=limit + 1, order=order)
         if rows is None:
             raise InvalidInput(
-                f"There is no dataset {(after or '')[:80]!r} to go on after.", param="after"
+                f"There is no dataset {(after or '')[:80]!r} to continue after.", param="after"
             )
         return [_dataset(row) for row in rows[:limit]], len(rows) > limit
 
     def delete(self, id: str) -> None:
-        """Remove a dataset; raises NotFound, and Conflict while a job needs it."""
+        """Delete a dataset; raises NotFound, and Conflict while a job needs it."""
         with self._database.session() as session:
             row = dataset_rows.locked(session, id)
             if row is None:
@@ -181,9 +178,9 @@ class Datasets:
 
     @contextmanager
     def local(self, dataset: Dataset) -> Iterator[Path]:
-        """The file to be read, at a path that is good as long as the block runs.
+        """The path of the dataset's file, valid within the block, for reading only.
 
-        Raises NotFound when it is not in the store any more.
+        Raises NotFound when the file is no longer in the store.
         """
         path = self._blobs.local_path(dataset.uri)
         if path is not None:
@@ -199,7 +196,7 @@ class Datasets:
             yield copy
 
     def sweep(self) -> int:
-        """Remove uploads that a server left behind when it died; how many."""
+        """Remove temporary files that a crashed server left behind; returns how many."""
         swept = self._blobs.sweep()
         for path in [] if self._scratch is None else self._scratch.glob(f"{_PREFIX}*{_SUFFIX}"):
             with suppress(OSError):
@@ -209,7 +206,7 @@ class Datasets:
         return swept
 
     def _scratch_folder(self) -> Path | None:
-        """The folder for temporary files, made if it is not there; None for the system's."""
+        """The folder for temporary files, created if missing; None for the system's."""
         if self._scratch is not None:
             self._scratch.mkdir(parents=True, exist_ok=True)
         return self._scratch
@@ -223,7 +220,7 @@ class Datasets:
         self._blobs.put(uri, _pieces(path))
         described = dataclasses.asdict(profile) | {"warnings": list(profile.warnings)}
         if not self._added(name, uri, described):
-            # Somebody else's upload of the same bytes was a moment faster.
+            # Another upload of the same bytes was a moment faster.
             self._blobs.delete(uri)
             before = self._known(profile, format)
             if before is None:
@@ -232,7 +229,7 @@ class Datasets:
         return self.get(dataset_id(profile.sha256)), True
 
     def _added(self, name: str, uri: str, described: dict[str, Any]) -> bool:
-        """Insert the row of a stored file; if that fails, the file goes too."""
+        """Insert the row of a stored file; if that fails, remove the file."""
         new_id = dataset_id(described["sha256"])
         try:
             with self._database.session() as session:
@@ -243,12 +240,12 @@ class Datasets:
             raise
 
     def _mend(self, dataset: Dataset, path: Path) -> None:
-        """Put the file of a dataset back if it was lost; ``path`` holds the very same bytes."""
+        """Restore a dataset's file if it was lost; ``path`` has the same bytes."""
         try:
             with self._blobs.open(dataset.uri):
                 pass
         except NotFound:
-            with suppress(Conflict):  # another server did
+            with suppress(Conflict):  # another server restored it
                 self._blobs.put(dataset.uri, _pieces(path))
 
     def _known(self, profile: Profile, format: CorpusFormat | None) -> Dataset | None:
@@ -258,8 +255,8 @@ class Datasets:
             return None
         if format is not None and row.format != format:
             raise Conflict(
-                f"This very text is the dataset {row.name!r} already, read as {row.format}; "
-                f"delete that one to have it read as {format}.",
+                f"This text is already the dataset {row.name!r}, with format {row.format}; "
+                f"delete that dataset to upload the text as {format}.",
                 param="format",
                 code="dataset_format_differs",
             )
@@ -267,12 +264,12 @@ class Datasets:
 
 
 def dataset_id(sha256: str) -> str:
-    """The id of the text with that digest: 128 bits of it, written like every other id."""
+    """The id of the text with this digest: 128 bits of it, written as a ULID."""
     return str(ULID.from_bytes(bytes.fromhex(sha256)[:16]))
 
 
 def checked_dataset_name(name: str, *, param: str = "name") -> str:
-    """``name`` if a dataset may be called so; raises InvalidInput."""
+    """``name`` if it is a valid dataset name; raises InvalidInput."""
     if len(name) > NAME_LENGTH or not _NAME.fullmatch(name) or not name.isprintable():
         raise InvalidInput(
             f"{name[:60]!a} cannot be a dataset's name: use 1 to {NAME_LENGTH} printable "

@@ -1,12 +1,11 @@
-"""Which models there are: names, versions 1, 2, 3…, and aliases.
+"""The index of models: names, versions 1, 2, 3…, and aliases.
 
-The store holds the files and is the truth; the database remembers what was found
-there, and which alias names what. The central invariant: *store first, row
-second*, and the other way round when deleting. So a row never points at a file
-that was not there, a crash leaves either no version or a whole one, and a new
-database is filled from the store (``synchronise``).
+The store has the files and is the source of truth; the database records what was found there,
+and the aliases. The central invariant: *store first, row second*, and the reverse when
+deleting. So a row never points at a missing file, a crash leaves either no version or a whole
+one, and a new database is filled from the store (``synchronise``).
 
-Knows files, but no network: what is in an artifact is the business of ``models``.
+Knows files, but no network: ``models`` reads and writes artifacts.
 """
 
 from __future__ import annotations
@@ -56,9 +55,9 @@ class Staged:
 
 @dataclass
 class Synchronised:
-    """What ``synchronise`` found: ids of new and of vanished versions, and damaged files' keys.
+    """What ``synchronise`` found: ids of new and of missing versions, and damaged files.
 
-    ``damaged`` says of each key what is wrong with it.
+    ``damaged`` maps the key of each damaged file to what is wrong with it.
     """
 
     added: list[str] = field(default_factory=list)
@@ -76,7 +75,7 @@ class ModelIndex:
     def resolve(self, reference: str) -> ModelVersion:
         """The version that ``names`` (its newest), ``names@3`` or ``names@production`` means.
 
-        Raises UnknownModel, saying what there is.
+        Raises UnknownModel, listing the known models.
         """
         with self._database.session(read_only=True) as session:
             name, version = _meant(session, reference)
@@ -90,7 +89,7 @@ class ModelIndex:
             return found or _unknown(session, name)
 
     def set_alias(self, name: str, alias: str, version: int) -> ModelVersion:
-        """Let ``name@alias`` mean a version instead of any other; raises UnknownModel."""
+        """Point ``name@alias`` at a version; raises UnknownModel, InvalidInput, Conflict."""
         checked_alias(alias)
         found = self.resolve(f"{name}@{version}")
         try:
@@ -101,7 +100,7 @@ class ModelIndex:
         return self.resolve(found.id)
 
     def delete_alias(self, name: str, alias: str) -> None:
-        """Forget an alias; raises NotFound."""
+        """Delete an alias; raises NotFound."""
         self.versions(name)
         checked_alias(alias)
         with self._database.session() as session:
@@ -109,7 +108,7 @@ class ModelIndex:
                 raise NotFound(f"{name} has no alias {alias}.", code="alias_not_found")
 
     def delete_version(self, name: str, version: int) -> None:
-        """Delete one version; Conflict while an alias names it, UnknownModel if it is not there."""
+        """Delete one version; raises Conflict while an alias names it, and UnknownModel."""
         found = self.resolve(f"{name}@{version}")
         naming = sorted(alias for alias, named in found.aliases.items() if named == version)
         if naming:
@@ -117,12 +116,12 @@ class ModelIndex:
         try:
             with self._database.session() as session:
                 model_rows.remove_version(session, name, version)
-        except IntegrityError as error:  # an alias was set since we looked
+        except IntegrityError as error:  # an alias was set after the check
             raise _alias_in_use(found.id, "new") from error
         self._blobs.delete(found.key)
 
     def delete(self, name: str) -> None:
-        """Delete a model: every version, and the aliases with them; raises UnknownModel."""
+        """Delete a model: all its versions and aliases; raises UnknownModel."""
         found = self.versions(name)
         with self._database.session() as session:
             model_rows.remove_aliases(session, name)
@@ -134,8 +133,8 @@ class ModelIndex:
     def fetch(self, version: ModelVersion) -> Iterator[bytes]:
         """The file of a version in pieces.
 
-        Raises InvalidArtifact instead of giving the last piece if the file is
-        not the one that was published: what was given is then too short.
+        If the file is not the one that was published, raises InvalidArtifact instead of
+        yielding the last piece, so what was yielded is too short.
         """
         digest, held = hashlib.sha256(), b""
         with self._blobs.open(version.key) as stream:
@@ -149,10 +148,10 @@ class ModelIndex:
         yield held
 
     def synchronise(self) -> Synchronised:
-        """Register files that were copied in, forget versions whose file is gone.
+        """Register files that were copied in; delete the rows of versions whose file is gone.
 
-        Never raises for a file: damaged ones are reported. A store without a
-        single model (a volume that is not mounted) makes nothing forgotten.
+        Never raises for a file: damaged ones are reported. If the store has no models at all
+        (a volume that is not mounted), no row is deleted.
         """
         report = Synchronised()
         self._blobs.sweep()
@@ -173,11 +172,11 @@ class ModelIndex:
         return report
 
     def _adopt(self, key: str) -> str:
-        """Register a file under the name and number that it lies under; the id."""
+        """Register a file under the name and number in its key; returns the version's id."""
         place = parse_key(key)
         if place is None:
             raise InvalidInput(
-                "A model belongs under models/NAME/VERSION.safetensors, with a number as version."
+                "A model file must be at models/NAME/VERSION.safetensors; VERSION is a number."
             )
         name, number = place
         with self._blobs.open(key) as stream:
@@ -186,7 +185,7 @@ class ModelIndex:
             model_rows.raise_next_version(session, name, number + 1)
             run_id = staged.card.run_id
             if run_id is not None and model_rows.find_run(session, run_id):
-                run_id = None  # a copy of a version that is known by another name
+                run_id = None  # a copy of a version that is registered under another name
             model_rows.insert_version(session, described(staged, run_id))
         return f"{name}@{number}"
 
@@ -207,7 +206,7 @@ class ModelIndex:
 
 
 def _meant(session: Session, reference: str) -> tuple[str, int | None]:
-    """The name and the number that a reference means."""
+    """The name and version number that a reference means."""
     name, at, selector = reference.partition("@")
     if not is_name(name):
         return name, None
@@ -250,6 +249,6 @@ def _alias_in_use(model_id: str, alias: str) -> Conflict:
 
 def changed(version: ModelVersion) -> InvalidArtifact:
     return InvalidArtifact(
-        f"The file of {version.id} is not the one that was published; put that one back, "
+        f"The file of {version.id} is not the one that was published; restore that file, "
         "or delete this version and publish again."
     )

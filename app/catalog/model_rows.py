@@ -1,9 +1,8 @@
 """Every SQL statement about models, versions and aliases.
 
-Takes a session (one transaction, begun and ended by the caller), gives
-``ModelVersion`` values. The same statements run on SQLite and PostgreSQL, and
-the database decides what two servers do at once: numbers are handed
-out by one UPDATE, rows are inserted or found to be there.
+Takes a session (one transaction, begun and ended by the caller); gives ``ModelVersion``
+values. The same statements run on SQLite and PostgreSQL, and the database resolves races
+between servers: one UPDATE assigns numbers, and a row is inserted unless it exists.
 """
 
 from __future__ import annotations
@@ -26,8 +25,7 @@ _SHOWN: Final = 20
 class ModelVersion:
     """One published model; ``card`` is ``Card.summary()``, ``created_at`` Unix seconds.
 
-    ``key`` is the file's in the store; ``aliases`` are all those of the model:
-    alias -> version.
+    ``key`` is the file's key in the store; ``aliases`` maps all aliases of the model to versions.
     """
 
     name: str
@@ -47,7 +45,7 @@ class ModelVersion:
 
 
 def reserve_version(session: Session, name: str, at_least: int) -> int:
-    """The next free number of ``name``, never handed out again."""
+    """The next free version number of ``name``; it is never assigned again."""
     raise_next_version(session, name, at_least)
     reserve = (
         update(ModelRow)
@@ -59,7 +57,7 @@ def reserve_version(session: Session, name: str, at_least: int) -> int:
 
 
 def raise_next_version(session: Session, name: str, at_least: int) -> None:
-    """Make sure that there is a row for ``name``, and that no number below is handed out."""
+    """Make sure that ``name`` has a row and that no number below ``at_least`` is assigned."""
     values = {"name": name, "next_version": at_least, "created_at": now_milliseconds()}
     insert_or_leave(session, ModelRow, **values)
     higher = case((ModelRow.next_version < at_least, at_least), else_=ModelRow.next_version)
@@ -67,7 +65,7 @@ def raise_next_version(session: Session, name: str, at_least: int) -> None:
 
 
 def insert_version(session: Session, version: ModelVersion) -> ModelVersion:
-    """Insert a version, or give the one that is there under its number or its run.
+    """Insert a version, or return the existing one with its number or its run.
 
     So publishing the same file twice is harmless.
     """
@@ -84,7 +82,7 @@ def insert_version(session: Session, version: ModelVersion) -> ModelVersion:
     found = find_version(session, version.name, version.version)
     if found is None and version.run_id is not None:
         found = find_run(session, version.run_id)
-    assert found is not None, "neither inserted nor there"
+    assert found is not None, "neither inserted nor found"
     return found
 
 
@@ -137,13 +135,13 @@ def versions_of(session: Session, name: str | None = None) -> list[ModelVersion]
 
 
 def known_names(session: Session) -> list[str]:
-    """The first names that have a version, to be shown in a message."""
+    """The first names that have a version, for a message."""
     query = select(ModelVersionRow.model_name).distinct().order_by(ModelVersionRow.model_name)
     return list(session.scalars(query.limit(_SHOWN)))
 
 
 def put_alias(session: Session, name: str, alias: str, version: int) -> None:
-    """Let an alias name a version; IntegrityError if there is no such version."""
+    """Point an alias at a version; raises IntegrityError if there is no such version."""
     session.merge(ModelAliasRow(model_name=name, alias=alias, version=version))
     session.flush()
 
@@ -151,7 +149,7 @@ def put_alias(session: Session, name: str, alias: str, version: int) -> None:
 def remove_aliases(
     session: Session, name: str, *, alias: str | None = None, version: int | None = None
 ) -> int:
-    """Remove one alias, those of one version, or all of a model; how many there were."""
+    """Remove one alias, those of one version, or all of a model; returns how many."""
     removed = delete(ModelAliasRow).where(ModelAliasRow.model_name == name)
     if alias is not None:
         removed = removed.where(ModelAliasRow.alias == alias)
@@ -161,7 +159,7 @@ def remove_aliases(
 
 
 def remove_version(session: Session, name: str, version: int) -> None:
-    """Remove a row; an alias that names it makes this an IntegrityError."""
+    """Remove a version's row; raises IntegrityError if an alias names it."""
     session.execute(
         delete(ModelVersionRow).where(
             ModelVersionRow.model_name == name, ModelVersionRow.version == version

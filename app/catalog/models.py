@@ -1,7 +1,7 @@
-"""Models whose artifacts are published and opened.
+"""Publish artifacts as versions, and open them again.
 
-Takes artifacts and names, gives versions and artifacts, on top of the index of what
-exists. Knows nothing of HTTP or of loading.
+Takes artifacts and names; gives versions and artifacts, on top of the index. Knows nothing of
+HTTP or of loading into memory.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from . import model_rows
 from .index import ModelIndex, Staged, changed, described
 from .model_rows import ModelVersion
 
-_TRIES: Final = 100  # numbers taken by files that are being copied in by hand
+_TRIES: Final = 100  # numbers to try while files are being copied in by hand
 
 
 class Registry(ModelIndex):
-    """The index, with artifacts in and out; safe to share between threads."""
+    """The index, with publishing and opening of artifacts; safe to share between threads."""
 
     def publish(self, name: str, artifact: Artifact, run_id: str | None = None) -> ModelVersion:
         """Store an artifact as the next version of ``name``: whole or not at all.
 
-        A ``run_id`` that has published before gets the version that it made.
-        Raises InvalidInput for a name that is not one, StorageFailed.
+        A ``run_id`` that has published before gets the version from then. Raises InvalidInput
+        for an invalid name, StorageFailed.
         """
         checked_name(name)
         if run_id is not None:
@@ -44,8 +44,8 @@ class Registry(ModelIndex):
     def stage(self, name: str, artifact: Artifact, run_id: str | None = None) -> Staged:
         """The first half of publishing: reserve a number and write the file under it.
 
-        What is staged must be given to ``register`` or ``unstage``; after a
-        crash in between, ``synchronise`` finds a whole file and registers it.
+        Pass the staged file to ``register`` or ``unstage``; after a crash in between,
+        ``synchronise`` finds the whole file and registers it.
         """
         checked_name(name)
         card = artifact.card.model_copy(update={"run_id": run_id})
@@ -57,17 +57,17 @@ class Registry(ModelIndex):
                 blob = self._blobs.put(
                     model_key(name, version), chunks(Artifact(card, artifact.weights))
                 )
-            except Conflict:  # copied in by hand since we looked: that number is taken
+            except Conflict:  # a file with that number was copied in by hand after the check
                 continue
             facts = {"size_bytes": blob.size_bytes, "sha256": blob.sha256}
             return Staged(name, version, card.model_copy(update=facts))
-        raise Conflict(f"No number for a new version of {name} was free; try again.")
+        raise Conflict(f"No version number of {name} was free; try again.")
 
     def register(self, session: Session, staged: Staged) -> ModelVersion:
-        """The second half, in the caller's transaction: the row.
+        """The second half of publishing: insert the row, in the caller's transaction.
 
-        Gives another version than the staged one when the run has published
-        already; the staged file is then to be unstaged.
+        If the run has published before, returns that version instead; the caller must then
+        unstage the file.
         """
         return model_rows.insert_version(session, described(staged, staged.card.run_id))
 
@@ -76,7 +76,7 @@ class Registry(ModelIndex):
         self._blobs.delete(staged.key)
 
     def open(self, version: ModelVersion) -> Artifact:
-        """The artifact of a version, verified; raises InvalidArtifact if it was changed."""
+        """The artifact of a version, verified; raises InvalidArtifact if the file has changed."""
         with self._blobs.open(version.key) as stream:
             artifact = read(stream)
         if artifact.card.sha256 != version.sha256:

@@ -1,4 +1,4 @@
-"""The table of datasets: what was uploaded, described once, never changed."""
+"""The table of datasets: each upload is described once and never changed."""
 
 from __future__ import annotations
 

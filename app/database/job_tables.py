@@ -1,8 +1,8 @@
-"""The tables of training jobs: what was asked for, who runs it, and the result.
+"""The tables of training jobs: what was requested, who runs it, and the result.
 
-A job is what was asked for; an attempt is one lease on it, held by one training
-process; a run is the history that all attempts of a job share. Constraints live
-here as well as in the code above. Knows no queries.
+A job is what was requested; an attempt is one lease on it, held by one training process; a run
+is the history that all attempts of a job share. Constraints are declared here as well as
+enforced in the code above. Knows no queries.
 """
 
 from __future__ import annotations
@@ -62,10 +62,10 @@ def _one_of(column: str, values: Any) -> str:
 
 
 class JobRow(Base):
-    """What was asked for, and its state.
+    """What was requested, and its state.
 
-    ``lease_token`` rises with every claim: a process that writes with an older one has
-    lost the job. ``attempts_used`` counts attempts since the last checkpoint.
+    ``lease_token`` rises with every claim: a process with an older token has lost the job.
+    ``attempts_used`` counts attempts since the last checkpoint.
     """
 
     __tablename__ = "jobs"
@@ -125,8 +125,8 @@ class JobRow(Base):
 class AttemptRow(Base):
     """One lease on a job.
 
-    ``executor_ref`` is what the executor named its runner; ``host``, ``pid`` and
-    ``pid_started`` (seconds from the machine's start) are what the runner reports about itself.
+    ``executor_ref`` is the executor's reference to its runner; ``host``, ``pid`` and
+    ``pid_started`` (seconds from the machine's start) are reported by the runner itself.
     """
 
     __tablename__ = "attempts"
@@ -150,7 +150,7 @@ class AttemptRow(Base):
 
 
 class RunRow(Base):
-    """One clean history of a training, also after crashes."""
+    """The history of one training, without gaps or repetitions even after crashes."""
 
     __tablename__ = "runs"
 
@@ -165,7 +165,7 @@ class RunRow(Base):
 
 
 class MetricNameRow(Base):
-    """A metric's name, so that a point need not carry it."""
+    """A metric's name, so that points store only a number for it."""
 
     __tablename__ = "metric_names"
 
@@ -191,7 +191,7 @@ class MetricPointRow(Base):
 
 
 class CheckpointRow(Base):
-    """A file to go on from; ``uri`` is its key in the store of checkpoints."""
+    """A file to resume from; ``uri`` is its key in the store of checkpoints."""
 
     __tablename__ = "checkpoints"
     __table_args__ = (

@@ -1,8 +1,8 @@
-"""Migrate: from the tables that exist to those of this code, one server at a time.
+"""Migrate the existing tables to those of this code, one server at a time.
 
-Takes an engine; the steps are Alembic's, in ``migrations/``. Knows no table by
-itself: the metadata reaches Alembic through its configuration, so that a step
-need not know under which name this package was imported.
+Takes an engine; the migrations are Alembic's, in ``migrations/``. Alembic gets the metadata
+through its configuration, so a migration need not know under which name this package was
+imported.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ _one_in_this_process = threading.Lock()
 
 
 def migrate(engine: Engine, revision: str = "head") -> None:
-    """Upgrade or downgrade to ``revision`` in one transaction; does nothing if it is there already.
+    """Upgrade or downgrade to ``revision`` in one transaction; does nothing if already there.
 
-    Raises Conflict when the database is at a revision that this code does not know,
-    or is another program's.
+    Raises Conflict when the database is at a revision that this code does not know, or
+    belongs to another program.
     """
     config = configuration()
     script = ScriptDirectory.from_config(config)
@@ -74,16 +74,16 @@ def _told_apart(*, new: bool) -> Iterator[None]:
         if not (new and there):
             raise
         raise Conflict(
-            "The database has tables of another program's with the same names. Set "
+            "The database has tables of another program with the same names as ours. Set "
             "CHARLOOM_DATABASE_URL or CHARLOOM_DATA_DIR to another database.",
             code="database_foreign",
         ) from error
 
 
 def configuration() -> Config:
-    """Alembic's configuration, made here so that no file needs to be found at run time."""
+    """Alembic's configuration, built here so that no file needs to be found at run time."""
     config = Config()
-    # ConfigParser reads % as the beginning of a substitution.
+    # ConfigParser reads % as the start of a substitution.
     config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
     config.attributes["metadata"] = Base.metadata
     return config
@@ -91,11 +91,11 @@ def configuration() -> Config:
 
 @contextmanager
 def _exclusive(engine: Engine) -> Iterator[Connection]:
-    """A transaction that no other migrating server is in; the second one waits."""
+    """A transaction with a lock: a second migrating server waits until it ends."""
     with engine.connect() as connection:
         if engine.dialect.name == "sqlite":
             # SQLite alters a table by copying it, and dropping the old one would
-            # delete what refers to it. The switch does nothing inside a transaction.
+            # delete rows that refer to it. The pragma has no effect inside a transaction.
             driver = connection.connection.driver_connection
             assert driver is not None
             driver.execute("PRAGMA foreign_keys=OFF")
@@ -103,7 +103,7 @@ def _exclusive(engine: Engine) -> Iterator[Connection]:
                 with connection.begin():  # BEGIN IMMEDIATE
                     yield connection
                     broken = connection.execute(text("PRAGMA foreign_key_check")).all()
-                    assert not broken, f"a migration broke references: {broken[:3]}"
+                    assert not broken, f"a migration broke foreign keys: {broken[:3]}"
             finally:
                 driver.execute("PRAGMA foreign_keys=ON")
             return

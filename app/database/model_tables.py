@@ -1,7 +1,7 @@
 """The tables of models: names, versions, aliases.
 
-Constraints live here as well as in the code above, so that no path can write what
-must not be. Knows no queries.
+Constraints are declared here as well as enforced in the code above, so that no path can write
+an invalid row. Knows no queries.
 """
 
 from __future__ import annotations
@@ -15,10 +15,9 @@ from .tables import NAME_LENGTH, Base, Digest, Milliseconds, UlidText
 
 
 class ModelRow(Base):
-    """A name that has been published under; stays when its versions are deleted.
+    """A name under which models were published; the row stays when its versions are deleted.
 
-    So ``next_version`` never goes back, and a version once seen by someone is
-    never another file.
+    So ``next_version`` never goes back, and a version number is never reused for another file.
     """
 
     __tablename__ = "models"
@@ -47,7 +46,7 @@ class ModelVersionRow(Base):
 
 
 class ModelAliasRow(Base):
-    """A name for a version that can be moved to another."""
+    """A name for a version; it can be moved to another version."""
 
     __tablename__ = "model_aliases"
     __table_args__ = (

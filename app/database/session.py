@@ -1,9 +1,9 @@
 """A database, SQLite or PostgreSQL: its connections, its transactions, its migration.
 
-Takes a SQLAlchemy URL; gives sessions, each exactly one transaction. Knows no
-table. Errors of the database that a caller may wait out or must mend become
-``Overloaded`` (locked, gone for now) and ``StorageFailed`` (full, read-only);
-a broken constraint stays SQLAlchemy's IntegrityError for the caller to read.
+Takes a SQLAlchemy URL; gives sessions, each exactly one transaction. Knows no table.
+Database errors that may pass become ``Overloaded`` (locked, unavailable); those that someone
+must fix become ``StorageFailed`` (full, read-only). A violated constraint stays SQLAlchemy's
+IntegrityError for the caller to interpret.
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ from sqlalchemy.orm import Session, sessionmaker
 from ..errors import CharloomError, InvalidInput, Overloaded, StorageFailed
 from .tables import REVISION
 
-# Below this, WAL with more than one writing process can corrupt the file (a checkpoint race).
+# Before this version, WAL with several writing processes can corrupt the file (a checkpoint race).
 SAFE_WAL: Final = (3, 51, 3)
 
 _READ_ONLY: Final = "charloom_read_only"
 
 
 class Database:
-    """One database and its pool of connections. Safe to share between threads.
+    """One database and its connection pool; safe to share between threads.
 
-    Raises InvalidInput for a URL that is neither SQLite's nor PostgreSQL's.
+    Raises InvalidInput for a URL of neither SQLite nor PostgreSQL.
     """
 
     def __init__(self, url: str) -> None:
@@ -54,8 +54,8 @@ class Database:
         """One transaction: committed when the block ends, rolled back when it raises.
 
         On SQLite a transaction that may write takes the write lock at once
-        (``BEGIN IMMEDIATE``): it waits its turn at the start, where nothing is
-        lost, and cannot fail half-way for lack of the lock. Keep it short.
+        (``BEGIN IMMEDIATE``): it waits for the lock at the start, where no work is
+        lost, and cannot fail half-way for lack of it. Keep it short.
 
         Raises Overloaded, StorageFailed.
         """
@@ -63,13 +63,13 @@ class Database:
             yield session
 
     def migrate(self, revision: str = "head") -> None:
-        """Bring the tables up (or, in tests, down) to a revision, one server at a time.
+        """Upgrade (or, in tests, downgrade) the tables to a revision, one server at a time.
 
-        Raises Conflict when the database is newer than this code, or another program's.
+        Raises Conflict when the database is newer than this code or belongs to another program.
         """
         if revision == "head" and self._revision() == REVISION:
             return
-        # Needed only when the tables change; importing Alembic takes a quarter of a second.
+        # Only needed when the tables change; importing Alembic takes a quarter of a second.
         from .migration import migrate
 
         with explained():
@@ -85,22 +85,22 @@ class Database:
             return None
 
     def check_writing(self) -> None:
-        """Write something that changes nothing; raises StorageFailed if that is refused.
+        """Write without changing anything; raises StorageFailed if the database refuses.
 
-        SQLite opens a file on a read-only disk without an error, and lets transactions begin.
+        SQLite opens a file on a read-only disk and begins transactions without an error.
         """
         with self.session() as session:
             session.execute(text("UPDATE alembic_version SET version_num = version_num"))
 
     def ping(self) -> None:
         """Run a query; raises Overloaded or StorageFailed if the database does not answer."""
-        # SQLite answers SELECT 1 without looking at its file.
+        # SQLite answers SELECT 1 without reading its file.
         anything = "SELECT count(*) FROM sqlite_master" if self._is_sqlite else "SELECT 1"
         with self.session(read_only=True) as session:
             session.execute(text(anything))
 
     def describe(self) -> str:
-        """What the database is and how it is used, for people."""
+        """The database, its version and journal mode, for people."""
         if not self._is_sqlite:
             with explained(), self.engine.connect() as connection:
                 version = connection.execute(text("SHOW server_version")).scalar_one()
@@ -127,14 +127,14 @@ def _connect(url: str) -> Engine:
     try:
         parsed = make_url(url)
         if parsed.get_backend_name() == "postgresql":
-            # A connection that the server has dropped is replaced before use.
+            # pool_pre_ping replaces a connection that the server has dropped before it is used.
             return create_engine(
                 parsed.set(drivername="postgresql+psycopg"), pool_pre_ping=True, pool_timeout=10
             )
     except (ArgumentError, ValueError) as error:
         raise _wrong_url() from error
-    # A plain file: another driver or an option could make it a database in memory, or not enforce
-    # what is set up below.
+    # Only a plain file: another driver or an option could make it a database in memory, or
+    # bypass what is set up below.
     plain = parsed.drivername in ("sqlite", "sqlite+pysqlite") and not parsed.query
     file = parsed.database
     if not plain or not file or file == ":memory:" or "\0" in file:
@@ -158,13 +158,13 @@ def _make_folder(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise StorageFailed(
-            f"The folder of the database cannot be made ({error.strerror}). "
+            f"The folder of the database cannot be created ({error.strerror}). "
             "CHARLOOM_DATA_DIR says where it is."
         ) from error
 
 
 def _prepare_sqlite(connection: sqlite3.Connection, _: Any) -> None:
-    # None: the driver begins nothing by itself, so that _begin_sqlite decides.
+    # None: the driver begins no transaction by itself; _begin_sqlite does.
     connection.isolation_level = None
     connection.execute("PRAGMA busy_timeout=10000")
     wanted = journal_mode(sqlite3.sqlite_version_info)
@@ -195,7 +195,7 @@ def explained() -> Iterator[None]:
 
 
 def _explanation(error: DBAPIError) -> CharloomError | None:
-    """Our error, if a caller can wait or mend it; None for a wrong statement."""
+    """Our error, if waiting or fixing something helps; None for a wrong statement."""
     reason = str(error.orig).lower()
     if isinstance(error, ProgrammingError) and error.statement is None:  # while connecting
         return _wrong_url()
@@ -210,7 +210,7 @@ def _explanation(error: DBAPIError) -> CharloomError | None:
     if isinstance(error.orig, sqlite3.Error) and "locked" not in reason:
         return StorageFailed(
             "The database file cannot be used; it may be damaged. Put back a copy of it; or move "
-            "it away, which keeps the models and forgets aliases, datasets and jobs."
+            "it away, which keeps the models but loses aliases, datasets and jobs."
         )
     return _no_answer()
 
@@ -224,7 +224,7 @@ _REASONS: Final = (
     ),
     (
         ("i/o error",),
-        "The disk of the database does not take or give what it should; it may be full or failing.",
+        "The disk of the database fails to read or write; it may be full or failing.",
     ),
     (
         ("authentication failed", "does not exist", "no password", "pg_hba.conf"),
@@ -236,5 +236,5 @@ _REASONS: Final = (
 
 def _no_answer() -> Overloaded:
     return Overloaded(
-        "The database does not answer just now; try again.", code="database_unavailable"
+        "The database does not answer at the moment; try again.", code="database_unavailable"
     )

@@ -1,8 +1,7 @@
-"""What every table shares: names of constraints, times, ids, JSON.
+"""What all tables share: names of constraints, times, ids, JSON.
 
 Times are integer milliseconds since 1970, taken from the database's own clock
-(``now_milliseconds``); ids are 26-character ULIDs, without the prefix that the
-outside sees.
+(``now_milliseconds``); ids are 26-character ULIDs, without the prefix that users see.
 """
 
 from __future__ import annotations
@@ -17,7 +16,8 @@ from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 from ulid import ULID
 
-# A constraint needs a name to be altered by a later migration, the same on both databases.
+# A later migration can alter a constraint only by its name, which must be the same on both
+# databases.
 NAMING: Final = {
     "ix": "ix_%(table_name)s_%(column_0_N_name)s",
     "uq": "uq_%(table_name)s_%(column_0_N_name)s",
@@ -32,7 +32,7 @@ REVISION: Final = "0004"
 NAME_LENGTH: Final = 200  # of a model's name, with all its parts
 
 json_type = JSON().with_variant(JSONB(), "postgresql")
-# SQLite numbers rows by itself only in a column of exactly this type.
+# SQLite assigns ids by itself only in a column of exactly this type.
 big_id_type = BigInteger().with_variant(Integer(), "sqlite")
 
 Milliseconds = Annotated[int, mapped_column(BigInteger)]
@@ -49,7 +49,7 @@ class Base(DeclarativeBase):
 
 
 def new_ulid() -> str:
-    """A new id: 26 characters that sort by the time they were made, to the millisecond."""
+    """A new id: 26 characters that sort by creation time, to the millisecond."""
     return str(ULID())
 
 
@@ -68,5 +68,5 @@ def _now_sqlite(element: now_milliseconds, compiler: SQLCompiler, **_: Any) -> s
 
 @compiles(now_milliseconds, "postgresql")
 def _now_postgresql(element: now_milliseconds, compiler: SQLCompiler, **_: Any) -> str:
-    # Not now(): that is the transaction's beginning, which may lie before a wait for a lock.
+    # Not now(): that is the transaction's start, which may be before a wait for a lock.
     return "CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000 AS BIGINT)"

@@ -16,7 +16,7 @@ def insert_or_leave(session: Session, table: Any, **values: Any) -> None:
 def insert_or_replace(
     session: Session, table: Any, rows: list[dict[str, Any]], keys: list[str]
 ) -> None:
-    """INSERT … ON CONFLICT (keys) DO UPDATE with all other columns; ``rows`` are of one shape."""
+    """INSERT … ON CONFLICT (keys) DO UPDATE of all other columns; ``rows`` have the same keys."""
     if not rows:
         return
     statement = _insert(session, table)

@@ -1,7 +1,7 @@
-"""The end of an attempt, by its runner or by a dispatcher that found it gone.
+"""End an attempt, for its runner or for a dispatcher that found the runner gone.
 
-Takes a session in which the job's row is locked; moves the job on, closes the
-attempt and says so in an event. The caller gives the reason.
+Takes a session in which the job's row is locked; moves the job to its next state, closes
+the attempt and adds an event. The caller gives the reason.
 """
 
 from __future__ import annotations
@@ -47,23 +47,14 @@ def end_attempt(
     retry_ms: int | None = None,
     model_version: str | None = None,
 ) -> JobState:
-    """Move the job on and close the attempt; returns the new state.
+    """Move the job to its next state and close the attempt; returns that state.
 
-    A job goes back to the queue while attempts are left: each waits ``retry_ms``,
-    doubled with every attempt since the last checkpoint. None gives the attempt
-    back, uncounted. A job that was to be paused or cancelled is so now, however
-    the attempt ended.
+    A job that is queued again waits ``retry_ms``, doubled with every attempt since the last
+    checkpoint. With None, it is due at once and the attempt is not counted.
     """
     job = session.execute(select(JobRow).where(JobRow.id == claim.job_id)).scalar_one()
     after, level = _moved_on(job, ending.state, counted=retry_ms is not None)
-    now = now_milliseconds()
-    values: dict[str, Any] = {"state": after, "lease_owner": None, "lease_expires_at": None}
-    if after == JobState.FAILED:
-        values |= {"error_code": ending.code or "failed", "error": ending.message}
-    if after == JobState.QUEUED:
-        values |= _queued_again(job, retry_ms)
-    if after in FINAL:
-        values |= {"finished_at": now}
+    values = _job_values(job, after, ending, retry_ms)
     if model_version is not None:
         values |= {"model_version": model_version}
     session.execute(update(JobRow).where(JobRow.id == claim.job_id).values(**values))
@@ -81,7 +72,11 @@ def end_attempt(
 
 
 def _moved_on(job: JobRow, wanted: JobState, *, counted: bool) -> tuple[JobState, Level]:
-    """The next state of a job whose attempt ends, and the level of the event."""
+    """The next state of a job whose attempt ends, and the level of the event.
+
+    A job to be queued again fails if a ``counted`` attempt was its last. If a pause or
+    cancel was requested, it takes effect instead of queueing; a cancel also instead of failing.
+    """
     after = LOST[JobState(job.state)] if wanted == JobState.QUEUED else wanted
     if after == JobState.FAILED and job.state == JobState.CANCELLING:
         return JobState.CANCELLED, "info"
@@ -92,8 +87,22 @@ def _moved_on(job: JobRow, wanted: JobState, *, counted: bool) -> tuple[JobState
     return after, "error" if after == JobState.FAILED else "info"
 
 
+def _job_values(
+    job: JobRow, after: JobState, ending: Ending, retry_ms: int | None
+) -> dict[str, Any]:
+    """What changes in the job's row when it moves to ``after``."""
+    values: dict[str, Any] = {"state": after, "lease_owner": None, "lease_expires_at": None}
+    if after == JobState.FAILED:
+        values |= {"error_code": ending.code or "failed", "error": ending.message}
+    if after == JobState.QUEUED:
+        values |= _queued_again(job, retry_ms)
+    if after in FINAL:
+        values |= {"finished_at": now_milliseconds()}
+    return values
+
+
 def _queued_again(job: JobRow, retry_ms: int | None) -> dict[str, Any]:
-    """When a job is due again; without ``retry_ms`` at once, its attempt given back."""
+    """When a job is due again: without ``retry_ms`` at once, and the attempt is not counted."""
     if retry_ms is None:
         return {"not_before": now_milliseconds(), "attempts_used": max(0, job.attempts_used - 1)}
     doublings = min(max(0, job.attempts_used - 1), _LONGEST_DOUBLING)

@@ -1,8 +1,8 @@
 """Show and control jobs, for the web and the command line.
 
-Every method blocks (call it from a worker thread), is safe to share between
-threads, and returns frozen values. Ids are bare ULIDs. Nothing here plans or runs a
-job: see ``jobs`` for submitting, ``dispatcher`` and ``app.runner`` for running.
+Every method blocks (call it from a worker thread) and returns frozen values; threads may
+share one instance. Ids are bare ULIDs. Nothing here plans or runs a job: see ``jobs`` for
+submitting, ``dispatcher`` and ``app.runner`` for running.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class JobControl:
         limit: int = 20,
         order: Order = "desc",
     ) -> Page[Job]:
-        """A page of jobs; ``after`` is the id of the last one of the page before."""
+        """A page of jobs; ``after`` is the id of the previous page's last job."""
         wanted = None if state is None else _state(state)
         with self._database.session(read_only=True) as session:
             return list_jobs(
@@ -109,7 +109,7 @@ class JobControl:
     def metrics(
         self, run_id: str, names: Sequence[str] | None = None, max_points: int = 1000
     ) -> Sequence[Series]:
-        """All curves of a run, or those named; raises NotFound."""
+        """The metrics of a run, all or those in ``names``; raises NotFound."""
         with self._database.session(read_only=True) as session:
             read_run(session, run_id)
             return read_series(session, run_id, names, max_points)

@@ -1,9 +1,9 @@
 """Keep jobs running: claim them, start runners, take back jobs whose runner is gone.
 
-A thread in the server that checks once a second. It may be killed at any moment,
-and there may be several on one database: all its state is in the tables, every change is
-guarded there, and a runner that outlives its dispatcher is found
-again by its reference. No error in a round ends the thread.
+A thread in the server that checks once a second. It may be killed at any moment, and several
+may share one database: its state is in the tables, every change is guarded there, and a
+runner that outlives its dispatcher is found again by its reference. No error in a round ends
+the thread.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from .values import Claim
 _ROUND_SECONDS: Final = 1.0
 _TIDY_SECONDS: Final = 600.0
 _STOPPING: Final = (JobState.CANCELLING, JobState.PAUSING)
-_STOOD_STILL: Final = "The training process had stood still for too long and was ended."
+_STOOD_STILL: Final = "The training process stood still for too long and was killed."
 _log = logging.getLogger(__name__)
 
 
@@ -54,11 +54,11 @@ class Dispatcher:
         self._retention = retention
         self._round_seconds = round_seconds
         self._owner = f"{host_name()}/{os.getpid()}"
-        # When an attempt was first seen so, by our own clock: the database may have been away.
-        self._asked_at: dict[Claim, float] = {}  # asked to stop
-        self._late_at: dict[Claim, float] = {}  # with its lease over
+        # Times at which we first saw it, by our own clock: the database may have been away.
+        self._asked_at: dict[Claim, float] = {}  # the attempt was asked to stop
+        self._late_at: dict[Claim, float] = {}  # its lease had expired
         self._placed: dict[Claim, str] = {}  # references at the last check
-        self._ended_hung: set[Claim] = set()  # made no progress, so we ended them
+        self._ended_hung: set[Claim] = set()  # stood still, so we killed their runners
         self._tidied_at = -float("inf")
         self._woken = threading.Event()
         self._closed = threading.Event()
@@ -69,11 +69,11 @@ class Dispatcher:
         self._thread.start()
 
     def wake(self) -> None:
-        """Check now: there may be something to do."""
+        """Check now instead of after the usual wait."""
         self._woken.set()
 
     def close(self) -> None:
-        """Stop the thread. Runners go on; the next dispatcher finds them."""
+        """Stop the thread. Runners continue; the next dispatcher finds them."""
         self._closed.set()
         self._woken.set()
         if self._thread.is_alive():
@@ -85,9 +85,9 @@ class Dispatcher:
             try:
                 self.round()
             except CharloomError as error:
-                _log.warning("jobs wait: %s", error.message)
+                _log.warning("jobs are waiting: %s", error.message)
                 self._end_hung()
-            except Exception:  # noqa: BLE001 (our mistake must not stop every job)
+            except Exception:  # noqa: BLE001 (a bug of ours must not stop every job)
                 _log.exception("a round of the dispatcher failed")
             self._woken.wait(self._round_seconds)
             self._woken.clear()
@@ -115,10 +115,10 @@ class Dispatcher:
             self._retention.apply()
 
     def _end_hung(self) -> None:
-        """End a runner that makes no progress while the database does not answer.
+        """Kill a runner that stays suspended while the database does not answer.
 
-        Stopped in the middle of a write, it holds a SQLite file for everyone,
-        and no row can tell us so.
+        Suspended in the middle of a write, it keeps a SQLite file locked for everyone,
+        and no row can show that.
         """
         now = time.monotonic()
         for claim, reference in self._placed.items():
@@ -145,7 +145,7 @@ class Dispatcher:
         return True
 
     def _reference(self, attempt: ActiveAttempt) -> str | None:
-        """The reference of an attempt of our executor, also if it was never stored."""
+        """The attempt's reference; if none is stored, asks our executor for it."""
         if attempt.reference is None and attempt.executor == self._executor.name:
             found = self._executor.find(attempt.claim)
             if found is not None:
@@ -154,16 +154,16 @@ class Dispatcher:
         return attempt.reference
 
     def _looked_after(self, attempt: ActiveAttempt) -> bool:
-        """Take a lost attempt back, stop one that should end; whether it uses one of our slots."""
+        """Take back a lost attempt or stop one that should end; True if it uses a slot of ours."""
         reference = self._reference(attempt)
         if reference is None:
-            # Claimed, but no runner is known: its dispatcher is about to start it, or died.
+            # Claimed, but no runner is known: its dispatcher is just starting it, or has died.
             self._lose_if_silent(attempt, "The training process was never started.")
             return attempt.owner.split("/")[0] == host_name()
         ours = attempt.executor == self._executor.name
         status = self._executor.status(reference) if ours else Status.UNKNOWN
         if status is Status.UNKNOWN:
-            self._lose_if_silent(attempt, "Nothing more is heard from where it was trained.")
+            self._lose_if_silent(attempt, "The training process no longer reports.")
         elif status is Status.GONE:
             self._take_back(attempt, reference)
         else:
@@ -175,9 +175,9 @@ class Dispatcher:
             self._door.lose(attempt.claim, reason)
 
     def _silent(self, attempt: ActiveAttempt, seconds: float) -> bool:
-        """Whether the lease has been over for a while by our own clock.
+        """Whether the lease has been expired for ``seconds`` by our own clock.
 
-        After the database was away every lease is over; healthy runners renew theirs as
+        After the database was away, every lease has expired; healthy runners renew theirs as
         soon as they can.
         """
         if attempt.late <= 0:
@@ -204,7 +204,7 @@ class Dispatcher:
             )  # fmt: skip
 
     def _stop_if_due(self, attempt: ActiveAttempt, reference: str) -> None:
-        """The flag in the database first, then SIGTERM, then SIGKILL."""
+        """Stop it by the flag in the database first, then by SIGTERM, then by SIGKILL."""
         times, claim = self._times, attempt.claim
         if attempt.late <= 0 and attempt.idle is not None and attempt.idle > times.stall * 1000:
             minutes = times.stall / 60
@@ -212,7 +212,7 @@ class Dispatcher:
             self._door.fail(claim, "stalled", message)
             self._executor.stop(reference, force=True)
         elif self._silent(attempt, times.lease):
-            # Alive, but without a heartbeat: suspended, or blocked in the system.
+            # Alive, but without a heartbeat: suspended, or blocked in a system call.
             self._end_standing(claim, reference)
         elif attempt.state in _STOPPING:
             asked = self._asked_at.setdefault(claim, time.monotonic())
@@ -222,9 +222,9 @@ class Dispatcher:
 
 
 def _exit_text(code: int | None) -> str:
-    """`` (exit code 1)``, as part of a sentence; empty if it is not known."""
+    """`` (exit code 1)``, as part of a sentence; empty if the code is not known."""
     if code is None:
         return ""
     if code == -9:
-        return " (it was killed, which is often done when memory is short)"
+        return " (it was killed, as often happens when memory is short)"
     return f" (by signal {-code})" if code < 0 else f" (exit code {code})"

@@ -1,7 +1,7 @@
-"""A dispatcher's door to the database: references of runners, and runners that are gone.
+"""A dispatcher's door to the database: store runners' references, take back lost jobs.
 
-Takes a database and a ``Claim``; every method is one transaction guarded by
-the claim's token, so that if two dispatchers notice the same, only one acts.
+Takes a database and a ``Claim``; every method is one transaction guarded by the claim's
+token, so if two dispatchers notice the same lost attempt, only one acts.
 """
 
 from __future__ import annotations
@@ -45,12 +45,12 @@ class DispatcherDoor:
     ) -> JobState | None:
         """Take a job back from an attempt that is gone; None if another server has done it.
 
-        A request that waited takes effect: the job is paused, cancelled, or queued
-        again while attempts are left.
+        A requested pause or cancel takes effect; otherwise the job is queued again, or fails
+        if no attempts are left.
         """
         message = reason
         if last_words:
-            message += " Its last words: " + " | ".join(last_words.splitlines()[-_LINES:])
+            message += " Its last output: " + " | ".join(last_words.splitlines()[-_LINES:])
         with self._database.session() as session:
             if not self._locked(session, claim):
                 return None
@@ -69,7 +69,7 @@ class DispatcherDoor:
             )
 
     def fail(self, claim: Claim, code: str, message: str) -> JobState | None:
-        """Fail a job whose runner makes no progress; None if the attempt has lost it already."""
+        """Fail a job whose runner makes no progress; None if the attempt no longer holds it."""
         with self._database.session() as session:
             if not self._locked(session, claim):
                 return None

@@ -1,4 +1,4 @@
-"""A job's history: events, appended in the transaction of what happened.
+"""A job's history: events, appended in the transaction that makes the change.
 
 Takes a session (one transaction, begun and ended by the caller).
 """
@@ -26,8 +26,8 @@ def add_event(
 ) -> None:
     """Append to a job's history.
 
-    The job's row must be locked by this transaction (updated, or selected for update):
-    then no reader who has seen one event can miss one before it.
+    This transaction must have locked the job's row (by UPDATE or SELECT FOR UPDATE): then no
+    reader who has seen an event can miss an earlier one.
     """
     session.execute(
         insert(EventRow).values(

@@ -1,7 +1,7 @@
-"""Requests that may be sent twice: the job that a client's key made, for a day.
+"""Requests that may be sent twice: a client's key finds the job that it made, for a day.
 
-Takes a session; the key and what it makes are kept in one transaction, so of two equal
-requests at once, one makes the job and the other finds it.
+Takes a session; the key and its job are stored in one transaction, so if two equal requests
+arrive at once, one makes the job and the other finds it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _DAY: Final = 86_400_000
 
 
 def remembered(session: Session, key: str, spec_hash: str) -> str | None:
-    """The job that the key made; raises Conflict if the request was a different one."""
+    """The id of the job that the key made; raises Conflict if the request was different."""
     row = session.scalar(
         select(IdempotencyKeyRow).where(
             IdempotencyKeyRow.key == key, IdempotencyKeyRow.expires_at > now_milliseconds()
@@ -38,7 +38,7 @@ def remembered(session: Session, key: str, spec_hash: str) -> str | None:
 
 
 def remember(session: Session, key: str, spec_hash: str, job_id: str) -> str | None:
-    """Keep the key for a day; returns the job that it made before, if any."""
+    """Store the key for a day; returns the id of the job that it made before, if any."""
     session.execute(
         delete(IdempotencyKeyRow).where(IdempotencyKeyRow.expires_at <= now_milliseconds())
     )

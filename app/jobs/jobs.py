@@ -1,7 +1,7 @@
 """Submit jobs: plan them completely, check them against the machine's memory, queue them.
 
-Takes a database, the catalog and the machine's figures. Values that a specification leaves
-open are chosen here and never again: the runner trains what was planned.
+Takes a database, the catalog and the machine's speed and memory. Values that a specification
+leaves out are chosen here, once: the runner trains what was planned.
 """
 
 from __future__ import annotations
@@ -62,10 +62,10 @@ class Jobs(JobControl):
     def submit(self, spec: JobSpec, *, idempotency_key: str | None = None) -> Job:
         """Plan what was left out and queue the job.
 
-        The same ``idempotency_key`` with the same spec gives the job that it
-        made, for a day. Takes about a second the first time, to measure the
-        machine. Raises InvalidInput (a field, or too little memory),
-        NotFound (dataset, base_model), Conflict (key used for another spec).
+        For a day, the same ``idempotency_key`` with the same spec returns the job that the
+        first call made. The first call takes about a second, to measure the machine. Raises
+        InvalidInput (a field, or too little memory), NotFound (dataset, base_model), Conflict
+        (key used for another spec).
         """
         digest = spec.digest()
         if idempotency_key is not None and not 1 <= len(idempotency_key) <= 255:
@@ -83,7 +83,7 @@ class Jobs(JobControl):
         return self.get(job_id)
 
     def _planned(self, spec: JobSpec, digest: str) -> NewJob:
-        """The job with every value chosen; raises if it cannot be done."""
+        """The job with every value chosen; raises if it cannot be trained."""
         dataset = self._datasets.get(spec.dataset_id)
         base = self._base(spec.base_model)
         wishes = spec.wishes
@@ -118,7 +118,7 @@ class Jobs(JobControl):
 
 
 def _reasons(plan: TrainingPlan) -> list[dict[str, object]]:
-    """The reason for each chosen value, as JSON; values that were asked for are left out."""
+    """The reason for each chosen value, as JSON; requested values are left out."""
     return [
         {"fields": list(each.fields), "reason": each.reason}
         for each in plan.chosen

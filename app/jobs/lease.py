@@ -1,8 +1,8 @@
-"""The lease on a job: the check before every write of its runner.
+"""The lease on a job: the check before every write by its runner.
 
-Takes a session and a ``Claim``. Renewing the lease by its token locks the
-job's row for the rest of the transaction: what follows is written while nobody
-can take the job over, or not at all.
+Takes a session and a ``Claim``. Renewing the lease by its token locks the job's row for the
+rest of the transaction, so no one can take the job over before the writes that follow are
+committed.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from .values import Claim
 def renew_lease(
     session: Session, claim: Claim, times: Times, states: frozenset[JobState] = LEASED
 ) -> Wish:
-    """Renew the lease and lock the job's row; returns what the user wants of the job.
+    """Renew the lease and lock the job's row; returns what the user wants the job to do.
 
-    Raises LeaseLost if another process has the job, or it is over.
+    Raises LeaseLost if the claim no longer holds the job, or its state is not in ``states``.
     """
     renewal = (
         update(JobRow)
@@ -45,7 +45,7 @@ def renew_lease(
 
 
 def touch_attempt(session: Session, claim: Claim, **values: Any) -> None:
-    """Change the row of the attempt."""
+    """Update the attempt's row."""
     session.execute(
         update(AttemptRow)
         .where(AttemptRow.job_id == claim.job_id, AttemptRow.number == claim.number)

@@ -1,7 +1,7 @@
 """The curves of runs: points written in batches, read as buckets.
 
-Takes a session. A value that is not finite keeps its kind, so that a loss that
-went wrong shows. Knows nothing of leases.
+Takes a session. A value that is not finite is stored with its kind (nan, inf), so that a
+diverged loss is visible. Knows nothing of leases.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def insert_points(session: Session, run_id: str, attempt: int, points: Sequence[
 def read_series(
     session: Session, run_id: str, names: Sequence[str] | None, max_points: int
 ) -> list[Series]:
-    """The metrics of a run, or those named, in at most ``max_points`` buckets each."""
+    """The metrics of a run, all or those in ``names``, in at most ``max_points`` buckets each."""
     metrics = select(MetricNameRow.id, MetricNameRow.name).order_by(MetricNameRow.name)
     if names is not None:
         metrics = metrics.where(MetricNameRow.name.in_(names))
@@ -69,7 +69,7 @@ def read_series(
 
 
 def _buckets(rows: Sequence[tuple[int, int, float, str]], most: int) -> tuple[Bucket, ...]:
-    """Merge neighbouring points into at most ``most`` buckets; spikes survive."""
+    """Merge neighbouring points into at most ``most`` buckets; min and max keep spikes."""
     steps = [row[0] for row in rows]
     times = [row[1] for row in rows]
     values = np.array([row[2] if row[3] == "finite" else np.nan for row in rows])
@@ -101,7 +101,7 @@ def _bucket(first: int, last: int, at: int, values: NDArray[np.float64]) -> Buck
 def _name_ids(session: Session, names: set[str]) -> dict[str, int]:
     query = select(MetricNameRow.name, MetricNameRow.id).where(MetricNameRow.name.in_(names))
     known = dict(session.execute(query).all())
-    # Sorted, so that two runs with new names lock them in the same order.
+    # Sorted, so that two runs with new names insert and lock them in the same order.
     for name in sorted(names - set(known)):
         insert_or_leave(session, MetricNameRow, name=name)
     if len(known) < len(names):

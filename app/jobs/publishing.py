@@ -1,9 +1,9 @@
 """From a finished artifact to a model version, exactly once, also after a crash.
 
-The file is written first, under a reserved number; then one transaction makes
-it a version and the job succeeded. A crash before that transaction leaves a
-file without a row: the next attempt takes it (``catalog.publishing.adopt``). A
-crash after it leaves nothing to do.
+The file is written first, under a reserved number; then one transaction registers it as a
+version and marks the job as succeeded. A crash before that transaction leaves a file without
+a row, which the next attempt publishes (``catalog.publishing.adopt``). After it nothing is
+left to do.
 """
 
 from __future__ import annotations
@@ -29,12 +29,11 @@ def publish(
 ) -> ModelVersion:
     """Make the staged file a version and end the job.
 
-    Raises LeaseLost. The file then stays if another attempt may have adopted
-    it, or still may; only when the run is known to be another file it is ours
-    to remove.
+    Raises LeaseLost. The file then stays, because another attempt may adopt it; it is removed
+    only if the run has already published another file.
     """
     run_id = staged.card.run_id
-    assert run_id is not None, "a job's model knows its run"
+    assert run_id is not None, "the card of a job's artifact names its run"
     try:
         version = door.succeed(claim, registry, staged)
     except LeaseLost:
@@ -45,5 +44,5 @@ def publish(
     if version.key != staged.key:
         registry.unstage(staged)
     while (left := adopt(database, models, staged.name, run_id)) is not None:
-        registry.unstage(left)  # of an attempt that seemed dead but was writing
+        registry.unstage(left)  # from an attempt that seemed dead but was still writing
     return version

@@ -1,7 +1,7 @@
 """Queries about jobs, runs, events and checkpoints.
 
-Takes a session that may be read-only; gives frozen values. Lists are in order
-of ids, which is the order of time, so a page does not change while jobs are added.
+Takes a session that may be read-only; gives frozen values. Lists are in order of ids, which
+is the order of creation, so a page does not change while jobs are added.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from .values import CheckpointInfo, Claim, Event, Job, JobError, JobProgress, Or
 
 @dataclass(frozen=True)
 class ActiveAttempt:
-    """An attempt that holds a job, as a dispatcher sees it; times in milliseconds."""
+    """An attempt that holds a job, as dispatchers see it; times in milliseconds."""
 
     claim: Claim
     state: JobState
     owner: str
     executor: str
     reference: str | None
-    heartbeat: int | None  # when it was last renewed by a runner that had nothing to write
+    heartbeat: int | None  # when a runner with nothing to write last renewed the lease
     late: int  # since the lease expired; negative while it holds
     idle: int | None  # since the last progress; None when none is expected
 
@@ -129,8 +129,26 @@ def read_checkpoints(session: Session, run_id: str) -> list[CheckpointInfo]:
 
 def read_active(session: Session) -> list[ActiveAttempt]:
     """Every attempt that holds a job now."""
+    return [
+        ActiveAttempt(
+            claim=Claim(job_id, number, token),
+            state=JobState(state),
+            owner=owner or "",
+            executor=executor,
+            reference=reference,
+            heartbeat=heartbeat,
+            late=late,
+            idle=idle,
+        )
+        for (
+            job_id, number, token, state, owner, executor, reference, heartbeat, late, idle,
+        ) in session.execute(_active())
+    ]  # fmt: skip
+
+
+def _active() -> Select[*tuple[Any, ...]]:
     now = now_milliseconds()
-    query = (
+    return (
         select(
             JobRow.id,
             JobRow.attempt_number,
@@ -150,25 +168,10 @@ def read_active(session: Session) -> list[ActiveAttempt]:
         .where(JobRow.state.in_(LEASED))
         .order_by(JobRow.id)
     )
-    return [
-        ActiveAttempt(
-            claim=Claim(job_id, number, token),
-            state=JobState(state),
-            owner=owner or "",
-            executor=executor,
-            reference=reference,
-            heartbeat=heartbeat,
-            late=late,
-            idle=idle,
-        )
-        for (
-            job_id, number, token, state, owner, executor, reference, heartbeat, late, idle,
-        ) in session.execute(query)
-    ]  # fmt: skip
 
 
 def checkpoint_info(row: CheckpointRow) -> CheckpointInfo:
-    """A row without its session."""
+    """A row as a value without its session."""
     return CheckpointInfo(
         id=row.id,
         run_id=row.run_id,
@@ -191,7 +194,7 @@ def _jobs() -> Select[JobRow, RunRow]:
 def _page(
     query: Select[JobRow, RunRow], column: Any, after: str | None, limit: int, order: Order
 ) -> Select[JobRow, RunRow]:
-    """One row more than asked for, to see whether there are more."""
+    """A query for one row more than ``limit``, to see whether there are more."""
     if after is not None and is_id(after):
         query = query.where(column > after if order == "asc" else column < after)
     return query.order_by(column if order == "asc" else column.desc()).limit(limit + 1)

@@ -1,10 +1,10 @@
-"""The queue: add jobs, claim each once, and change their state as users ask.
+"""The queue: add jobs, claim each once, and change their state as users request.
 
 Takes a database; every method is one short transaction, the same on SQLite and
 PostgreSQL. The central invariant: a job's state changes only by an UPDATE that
-names the state before it, and what a runner may write hangs on ``lease_token``,
-which rises with every claim. What runners do with a claim is in
-``runner_door``; queries about jobs, in ``queries``.
+names the state before it, and a runner may write only while it holds the current
+``lease_token``, which rises with every claim. ``runner_door`` has what runners do with a
+claim, ``queries`` the queries about jobs.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import Any, Final
 from sqlalchemy import Select, delete, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
+from sqlalchemy.sql.dml import ReturningUpdate
 
 from ..database.job_tables import (
     FINAL,
@@ -38,7 +39,7 @@ from .values import Claim
 
 @dataclass(frozen=True)
 class NewJob:
-    """A job with nothing left open, ready to be queued."""
+    """A job with every value chosen, ready to be queued."""
 
     model: str
     dataset_id: str
@@ -62,9 +63,9 @@ class Queue:
         self.times = times or Times()
 
     def submit(self, job: NewJob, *, idempotency_key: str | None = None) -> str:
-        """Queue a job; returns its id. The same key with the same job returns the job it made.
+        """Queue a job; returns its id. The same key with the same job returns the first job's id.
 
-        Raises Conflict when the key has made another job.
+        Raises Conflict when the key was used for another job, NotFound when the dataset is gone.
         """
         job_id = new_ulid()
         try:
@@ -74,56 +75,29 @@ class Queue:
                     if before is not None:
                         return before
                 _insert(session, job_id, job)
-                add_event(session, job_id, 0, "queued", "The job waits for a free slot.")
-        except IntegrityError as error:  # the one reference of a new job
+                add_event(session, job_id, 0, "queued", _SAID[JobState.QUEUED])
+        except IntegrityError as error:  # the dataset is a new job's only reference
             raise NotFound(
                 "The dataset has just been deleted.", code="dataset_not_found", param="dataset"
             ) from error
         return job_id
 
     def made_by(self, idempotency_key: str, spec_hash: str) -> str | None:
-        """The job that this key made; raises Conflict if the request was a different one."""
+        """The id of the job that this key made; raises Conflict if the request was different."""
         with self.database.session(read_only=True) as session:
             return remembered(session, idempotency_key, spec_hash)
 
     def claim(self, owner: str, executor: str) -> Claim | None:
-        """Take the most urgent job that is due, if there is one.
-
-        One statement: a job is claimed once however many claim at a time.
-        """
-        claim = (
-            update(JobRow)
-            .where(JobRow.id == next_due().scalar_subquery(), JobRow.state == JobState.QUEUED)
-            .values(
-                state=JobState.STARTING,
-                attempt_number=JobRow.attempt_number + 1,
-                attempts_used=JobRow.attempts_used + 1,
-                lease_token=JobRow.lease_token + 1,
-                lease_owner=owner,
-                lease_expires_at=now_milliseconds() + int(self.times.first_lease * 1000),
-            )
-            .returning(JobRow.id, JobRow.attempt_number, JobRow.lease_token)
-            .execution_options(synchronize_session=False)
-        )
+        """Claim the most urgent job that is due; None if no job is due."""
         with self.database.session() as session:
-            row = session.execute(claim).one_or_none()
+            row = session.execute(_claim_next(owner, self.times)).one_or_none()
             if row is None:
                 return None
-            claimed = Claim(*row)
-            session.execute(
-                insert(AttemptRow).values(
-                    id=new_ulid(),
-                    job_id=claimed.job_id,
-                    number=claimed.number,
-                    token=claimed.token,
-                    executor=executor,
-                    started_at=now_milliseconds(),
-                )
-            )
-            add_event(
-                session, claimed.job_id, claimed.number, "claimed", "A training process is started."
-            )
-            return claimed
+            claim = Claim(*row)
+            _insert_attempt(session, claim, executor)
+            message = "A training process is being started."
+            add_event(session, claim.job_id, claim.number, "claimed", message)
+            return claim
 
     def is_due(self) -> bool:
         """Whether a job can be claimed now; takes no lock."""
@@ -134,18 +108,21 @@ class Queue:
             return session.scalar(query.limit(1)) is not None
 
     def cancel(self, job_id: str) -> None:
-        """Cancel the job; does nothing if it is cancelled already.
+        """Cancel the job; does nothing if it is already cancelled.
 
         Raises NotFound, and Conflict once publishing has begun.
         """
         self._move(job_id, CANCEL, Wish.CANCEL, "cancel")
 
     def pause(self, job_id: str) -> None:
-        """Let the job write a checkpoint and give its slot back; raises NotFound, Conflict."""
+        """Make the job write a checkpoint and free its slot; raises NotFound, Conflict."""
         self._move(job_id, PAUSE, Wish.PAUSE, "pause")
 
     def resume(self, job_id: str) -> None:
-        """Queue a paused job again, or let one that is being paused go on."""
+        """Queue a paused job again, or keep one running that is being paused.
+
+        Raises NotFound, Conflict.
+        """
         self._move(job_id, RESUME, Wish.RUN, "resume")
 
     def delete(self, job_id: str) -> list[str]:
@@ -190,7 +167,7 @@ class Queue:
 
 
 def next_due() -> Select[str]:
-    """The id of the job to be claimed next; read from the index, however many are queued."""
+    """The id of the next job to claim; one index entry is read, however many are queued."""
     return (
         select(JobRow.id)
         .where(JobRow.state == JobState.QUEUED, JobRow.not_before <= now_milliseconds())
@@ -200,12 +177,43 @@ def next_due() -> Select[str]:
     )
 
 
+def _claim_next(owner: str, times: Times) -> ReturningUpdate[str, int, int]:
+    """Claim the next due job: one statement, so concurrent claims never take the same job."""
+    return (
+        update(JobRow)
+        .where(JobRow.id == next_due().scalar_subquery(), JobRow.state == JobState.QUEUED)
+        .values(
+            state=JobState.STARTING,
+            attempt_number=JobRow.attempt_number + 1,
+            attempts_used=JobRow.attempts_used + 1,
+            lease_token=JobRow.lease_token + 1,
+            lease_owner=owner,
+            lease_expires_at=now_milliseconds() + int(times.first_lease * 1000),
+        )
+        .returning(JobRow.id, JobRow.attempt_number, JobRow.lease_token)
+        .execution_options(synchronize_session=False)
+    )
+
+
+def _insert_attempt(session: Session, claim: Claim, executor: str) -> None:
+    session.execute(
+        insert(AttemptRow).values(
+            id=new_ulid(),
+            job_id=claim.job_id,
+            number=claim.number,
+            token=claim.token,
+            executor=executor,
+            started_at=now_milliseconds(),
+        )
+    )
+
+
 _ID: Final = re.compile(r"[0-9A-Z]{1,26}")
 _SAID: Final[dict[JobState, str]] = {
     JobState.CANCELLED: "The job was cancelled.",
     JobState.CANCELLING: "The job is being cancelled.",
     JobState.PAUSED: "The job is paused.",
-    JobState.PAUSING: "The job writes a checkpoint and pauses.",
+    JobState.PAUSING: "The job writes a checkpoint and then pauses.",
     JobState.QUEUED: "The job waits for a free slot.",
     JobState.RUNNING: "The job goes on.",
 }
@@ -221,7 +229,7 @@ def _locked(session: Session, job_id: str) -> JobRow:
 
 
 def is_id(text: str) -> bool:
-    """Whether this can be an id; PostgreSQL refuses some texts as parameters."""
+    """Whether this can be an id; PostgreSQL rejects some strings as parameters."""
     return _ID.fullmatch(text) is not None
 
 
@@ -235,6 +243,23 @@ def _forbidden(state: str, verb: str, advice: str) -> Conflict:
 
 
 def _insert(session: Session, job_id: str, job: NewJob) -> None:
+    """Insert the job and its run."""
+    _insert_job(session, job_id, job)
+    session.execute(
+        insert(RunRow).values(
+            id=new_ulid(),
+            job_id=job_id,
+            parameters=job.parameters,
+            tags=job.tags,
+            seed=job.seed,
+            versions={},
+            last_step=0,
+            progress={},
+        )
+    )
+
+
+def _insert_job(session: Session, job_id: str, job: NewJob) -> None:
     now = session.execute(select(now_milliseconds())).scalar_one()
     session.execute(
         insert(JobRow).values(
@@ -256,17 +281,5 @@ def _insert(session: Session, job_id: str, job: NewJob) -> None:
             max_attempts=job.max_attempts,
             lease_token=0,
             created_at=now,
-        )
-    )
-    session.execute(
-        insert(RunRow).values(
-            id=new_ulid(),
-            job_id=job_id,
-            parameters=job.parameters,
-            tags=job.tags,
-            seed=job.seed,
-            versions={},
-            last_step=0,
-            progress={},
         )
     )

@@ -1,10 +1,9 @@
-"""Report a training's progress to the database, from a thread beside the training.
+"""Report a training's progress to the database, from a second thread.
 
-Takes every ``Progress``; writes points, progress and heartbeats through
-``RunnerDoor``, and brings back what the user wants (``wish``). The training only
-appends to a list, so a busy or absent database never holds it up: what could not be
-written is kept and retried. At most the last two seconds of points
-are lost with the process. A lost lease ends in ``on_lost``, at once.
+Takes every ``Progress``; writes points, progress and heartbeats through ``RunnerDoor``, and
+reads what the user wants (``wish``). The training thread only appends to a list, so a busy or
+absent database never delays it: failed writes are kept and retried. If the process dies, at
+most the last two seconds of points are lost. A lost lease calls ``on_lost`` at once.
 """
 
 from __future__ import annotations
@@ -25,16 +24,15 @@ from .states import Wish
 from .values import Claim, JobProgress, Level, Point
 
 FLUSH_SECONDS: Final = 2.0
-_LEAST_GAP: Final = 0.5  # seconds between points, at first
-_GAPS: Final = 1200  # points in the first ten minutes; then fewer and fewer
-_MOST_KEPT: Final = 100_000  # points while the database is away
+_LEAST_GAP: Final = 0.5  # seconds between points in the first ten minutes
+_GAPS: Final = 1200  # after that, the gap is the elapsed time divided by this
+_MOST_KEPT: Final = 100_000  # points kept while the database is away
 
 
 class Recorder:
     """Use as a context manager around a training; ``wish`` may be read at any time.
 
-    ``run_id`` is known after the attempt has begun. Times in seconds of
-    ``clock``; points carry the wall clock.
+    Times are in seconds of ``clock``; points carry the time of the wall clock.
     """
 
     def __init__(
@@ -59,7 +57,7 @@ class Recorder:
         self._points: list[Point] = []
         self._progress: JobProgress | None = None
         self._validation: Measures | None = None
-        self._lock = threading.Lock()  # of what the training thread hands over
+        self._lock = threading.Lock()  # guards what the training thread hands over
         self._writing = threading.Lock()  # one writer at a time, in order
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._beat, name="recorder", daemon=True)
@@ -78,13 +76,11 @@ class Recorder:
         self._thread.join()
 
     def add(self, progress: Progress, *, always: bool = False) -> None:
-        """Take in a step in microseconds; written soon, and only when due unless ``always``."""
+        """Take in a step, in microseconds; its point is written soon, if due or ``always``."""
         if not always:
             self._losses.append(progress.train_loss)
         now = self._clock()
-        gap = max(_LEAST_GAP, (now - self._began) / _GAPS)
-        measured = progress.validation is not None
-        if not (measured or always) and now - self._last_point < gap:
+        if not (always or self._is_due(progress, now)):
             return
         self._last_point = now
         losses = self._losses or [progress.train_loss]
@@ -109,11 +105,16 @@ class Recorder:
             del self._points[:-_MOST_KEPT]
             self._progress = shown
 
+    def _is_due(self, progress: Progress, now: float) -> bool:
+        """Whether a step becomes a point: it was validated, or the last point is old enough."""
+        gap = max(_LEAST_GAP, (now - self._began) / _GAPS)
+        return progress.validation is not None or now - self._last_point >= gap
+
     def flush(self) -> None:
         """Write everything now; raises LeaseLost, Overloaded, StorageFailed."""
         with self._writing:
             if self._stopped.is_set():
-                return  # the job has moved on, see ``end``
+                return  # the attempt is over, see ``end``
             with self._lock:
                 points, self._points = self._points, []
                 progress, self._progress = self._progress, None
@@ -130,7 +131,10 @@ class Recorder:
             self._flushed = self._clock()
 
     def end(self, act: Callable[[], bool]) -> bool:
-        """Call what may move the job on; if it did, write no more. Returns whether it did."""
+        """Call ``act``, which may end the attempt; if it returns True, nothing more is written.
+
+        Returns what ``act`` returns.
+        """
         with self._writing:
             ended = act()
             if ended:
@@ -138,7 +142,7 @@ class Recorder:
             return ended
 
     def tell(self, type: str, message: str, *, level: Level = "info", **payload: Any) -> None:
-        """Add an event, if the database takes it."""
+        """Add an event; it is dropped if the database does not take it."""
         try:
             self.wish = self._door.tell(self._claim, type, message, level=level, payload=payload)
         except (Overloaded, StorageFailed):
@@ -157,7 +161,7 @@ class Recorder:
                 self._on_lost()
                 return
             except (Overloaded, StorageFailed):
-                continue  # kept, and retried after the next wait
+                continue  # the points are kept and retried after the next wait
 
 
 def _points(progress: Progress, loss: float, at: int) -> list[Point]:

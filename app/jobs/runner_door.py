@@ -1,11 +1,9 @@
 """A runner's door to the database: everything it writes about its job, under its lease.
 
-Takes a database and a ``Claim``; every method is one transaction that first
-renews the lease by its token (``lease``). If the token is stale the method
-raises LeaseLost and nothing is written: a runner that was replaced
-cannot touch the job any more. The renewal also locks the job's
-row, so a takeover waits for the write and comes after it as a whole. Knows
-nothing of files or training.
+Takes a database and a ``Claim``; every method is one transaction that first renews the lease
+by its token (``lease``). If the token is stale, the method raises LeaseLost and writes
+nothing: a runner that was replaced can no longer touch the job. The renewal also locks the
+job's row, so a takeover waits until the write is complete. Knows nothing of files or training.
 """
 
 from __future__ import annotations
@@ -14,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import case, delete, func, select, update
+from sqlalchemy import Update, case, delete, func, select, update
 
 from ..catalog.index import Staged
 from ..catalog.model_rows import ModelVersion
@@ -34,7 +32,7 @@ from .values import Claim, JobProgress, Level, Point
 
 @dataclass(frozen=True)
 class Assignment:
-    """What a runner needs to know of its job."""
+    """What a runner needs to know about its job."""
 
     job_id: str
     run_id: str
@@ -47,7 +45,7 @@ class Assignment:
 
 
 class RunnerDoor:
-    """A runner's door to the database; safe to share between its threads."""
+    """A runner's access to the database; safe to share between its threads."""
 
     def __init__(self, database: Database, times: Times | None = None) -> None:
         self._database = database
@@ -55,26 +53,17 @@ class RunnerDoor:
         self.checkpoints = CheckpointRows(database, self._times)
 
     def begin(self, claim: Claim, *, host: str, pid: int, pid_started: float) -> Assignment:
-        """Report that the runner has started and its process; returns what to do.
+        """Report the runner's process and mark the job as running; returns what to do.
 
         ``pid_started`` is in seconds from the machine's start.
         """
         with self._database.session() as session:
             renew_lease(session, claim, self._times)
-            session.execute(
-                update(JobRow)
-                .where(JobRow.id == claim.job_id)
-                .values(
-                    started_at=func.coalesce(JobRow.started_at, now_milliseconds()),
-                    state=case(
-                        (JobRow.state == JobState.STARTING, JobState.RUNNING), else_=JobRow.state
-                    ),
-                )
-            )
+            session.execute(_to_running(claim))
             touch_attempt(session, claim, host=host, pid=pid, pid_started=pid_started)
             query = select(JobRow, RunRow).join(RunRow, RunRow.job_id == JobRow.id)
             job, run = session.execute(query.where(JobRow.id == claim.job_id)).one()
-            add_event(session, job.id, claim.number, "started", "The training process is there.")
+            add_event(session, job.id, claim.number, "started", "The training process has started.")
             return Assignment(
                 job_id=job.id,
                 run_id=run.id,
@@ -111,7 +100,7 @@ class RunnerDoor:
             return wish
 
     def take_up(self, claim: Claim, run_id: str, step: int, versions: dict[str, str]) -> Wish:
-        """Begin training after ``step``: deletes points measured beyond it."""
+        """Report that training continues after ``step``; deletes points measured beyond it."""
         with self._database.session() as session:
             wish = renew_lease(session, claim, self._times)
             gone = session.execute(
@@ -128,7 +117,7 @@ class RunnerDoor:
                     claim.job_id,
                     claim.number,
                     "resumed",
-                    f"Training goes on after step {step:,}.",
+                    f"Training continues after step {step:,}.",
                     payload={"step": step, "points_dropped": len(gone)},
                 )
             return wish
@@ -151,7 +140,7 @@ class RunnerDoor:
             return wish
 
     def to_publishing(self, claim: Claim) -> bool:
-        """Begin to publish; False if the user has asked for something else."""
+        """Move the job to publishing; False if the user has requested a pause or cancel."""
         with self._database.session() as session:
             renew_lease(session, claim, self._times)
             touch_attempt(session, claim, last_progress_at=None)
@@ -166,15 +155,15 @@ class RunnerDoor:
             ).one_or_none()
             if moved:
                 add_event(
-                    session, claim.job_id, claim.number, "publishing", "The model is written."
+                    session, claim.job_id, claim.number, "publishing", "The model is being written."
                 )
             return moved is not None
 
     def succeed(self, claim: Claim, registry: Registry, staged: Staged) -> ModelVersion:
-        """Make the staged file a version and the job succeeded, in one transaction.
+        """Register the staged file as a version and end the job as succeeded, in one transaction.
 
-        Returns another version than the staged one when the run had published
-        already; the staged file is then to be unstaged.
+        If the run has published before, returns that version instead; the caller must then
+        unstage the file.
         """
         with self._database.session() as session:
             renew_lease(session, claim, self._times, frozenset({JobState.PUBLISHING}))
@@ -188,7 +177,7 @@ class RunnerDoor:
             return version
 
     def succeed_as(self, claim: Claim, version: ModelVersion) -> None:
-        """End the job of a run that published already, before a crash."""
+        """End the job of a run that had published before a crash."""
         with self._database.session() as session:
             renew_lease(session, claim, self._times)
             end_attempt(
@@ -199,10 +188,7 @@ class RunnerDoor:
             )
 
     def stop(self, claim: Claim) -> bool:
-        """Pause or cancel the job, as requested, instead of running on.
-
-        False if the user has changed their mind and the job is to go on.
-        """
+        """Pause or cancel the job, as requested; False if it is to continue after all."""
         with self._database.session() as session:
             renew_lease(session, claim, self._times)
             state = JobState(
@@ -214,9 +200,9 @@ class RunnerDoor:
             return True
 
     def release(self, claim: Claim, code: str, message: str, *, counted: bool = True) -> None:
-        """Give the job back to be tried again: later if ``counted``, else at once.
+        """Give the job back to be tried again: later if ``counted``, otherwise at once.
 
-        When no attempts are left, it fails with that code and message.
+        If a counted attempt was the last, the job fails with that code and message.
         """
         with self._database.session() as session:
             renew_lease(session, claim, self._times)
@@ -225,9 +211,21 @@ class RunnerDoor:
             end_attempt(session, claim, ending, retry_ms=retry if counted else None)
 
     def fail(self, claim: Claim, code: str, message: str) -> None:
-        """Fail the job; the message says why and what helps."""
+        """Fail the job; the message says why and what to do."""
         with self._database.session() as session:
             renew_lease(session, claim, self._times)
             end_attempt(
                 session, claim, Ending(JobState.FAILED, message, outcome="failed", code=code)
             )
+
+
+def _to_running(claim: Claim) -> Update:
+    """Set the time of the first start; a starting job becomes running."""
+    return (
+        update(JobRow)
+        .where(JobRow.id == claim.job_id)
+        .values(
+            started_at=func.coalesce(JobRow.started_at, now_milliseconds()),
+            state=case((JobRow.state == JobState.STARTING, JobState.RUNNING), else_=JobRow.state),
+        )
+    )

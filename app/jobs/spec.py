@@ -1,9 +1,8 @@
 """The specification of a training job: a document with every field checked.
 
-Takes parsed JSON; returns a frozen ``JobSpec`` or raises InvalidInput that
-names the field (``network.layers``). Only ``model`` and ``dataset`` are required; None is
-chosen later (``training.planning``). Knows neither the
-dataset nor the machine.
+Takes parsed JSON; returns a frozen ``JobSpec``, or raises InvalidInput naming the field
+(``network.layers``). Only ``model`` and ``dataset`` are required; values that are None are
+chosen later (``training.planning``). Knows neither the dataset nor the machine.
 """
 
 from __future__ import annotations
@@ -86,8 +85,8 @@ class TrainingWishes(_Strict):
 class JobSpec(_Strict):
     """A training job as requested.
 
-    ``dataset`` is an id, with its prefix or without; ``base_model`` names a
-    published version to start from.
+    ``dataset`` is an id with or without its prefix; ``base_model`` names the published version
+    to start from.
     """
 
     model: str
@@ -106,7 +105,7 @@ class JobSpec(_Strict):
 
     @classmethod
     def parse(cls, document: object) -> JobSpec:
-        """The spec in a document; raises InvalidInput naming the first field that is wrong."""
+        """The spec in a document; raises InvalidInput naming the first wrong field."""
         if not isinstance(document, dict):
             raise InvalidInput("A job is a JSON object.", code="invalid_type")
         try:
@@ -156,7 +155,7 @@ def planned_document(spec: JobSpec, plan: TrainingPlan, base_model: str | None) 
 
 
 def in_order(document: dict[str, Any]) -> dict[str, Any]:
-    """A planned document with its fields in the order people expect; JSONB loses it."""
+    """A planned document with its fields in the order people expect, which JSONB loses."""
     parts: dict[str, type[BaseModel]] = {"network": NetworkWishes, "training": TrainingWishes}
     ordered = {name: document[name] for name in JobSpec.model_fields if name in document}
     for part, fields in parts.items():

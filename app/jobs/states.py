@@ -1,15 +1,15 @@
-"""The state machine of a job: every move there is, and who makes it.
+"""The state machine of a job: every move there is.
 
     queued -> starting -> running -> publishing -> succeeded
-    queued -> paused                       asked while nothing runs yet
+    queued -> paused                       requested while no attempt runs
     starting | running -> pausing -> paused -> queued
     pausing -> running                     resumed before the pause was complete
-    queued | paused -> cancelled           asked while nothing runs
+    queued | paused -> cancelled           requested while no attempt runs
     starting | running | pausing -> cancelling -> cancelled
     any leased state -> queued             the attempt was lost, and attempts are left
     any leased state -> failed
 
-Pure: each table maps a state to the next one and lacks states in which the request is
+Pure: each table maps a state to the next one and omits states in which the request is
 not allowed. Final states never change; to try again, submit a new job. The database repeats
 the set of states in a CHECK, and every move is an UPDATE guarded by the state before it.
 """
@@ -28,7 +28,7 @@ _S = JobState
 
 
 class Wish(StrEnum):
-    """What the user wants of a job, as its runner reads it."""
+    """What the user wants a job to do, as its runner reads it."""
 
     RUN = "run"
     PAUSE = "pause"
@@ -59,7 +59,7 @@ RESUME: Final[Mapping[JobState, JobState]] = {
     _S.RUNNING: _S.RUNNING,
     _S.PUBLISHING: _S.PUBLISHING,
 }
-#: What a job becomes when its attempt is gone: a requested pause or cancel takes effect.
+#: A job's state after its attempt is gone: a requested pause or cancel takes effect.
 LOST: Final[Mapping[JobState, JobState]] = {
     _S.STARTING: _S.QUEUED,
     _S.RUNNING: _S.QUEUED,

@@ -6,18 +6,17 @@ from dataclasses import dataclass
 from typing import Final
 
 _COMING_UP: Final = 60.0
-"""However short leases are: a slow or busy machine needs so long to start a process."""
+"""Even if leases are shorter: a slow or busy machine needs this long to start a process."""
 
 
 @dataclass(frozen=True)
 class Times:
     """Durations in seconds; all follow from the lease.
 
-    A runner that was just started has ``first_lease`` to say its first word: it
-    imports what it needs before. From then on it renews its lease ``heartbeat``
-    apart; a job whose attempt was lost is tried again after ``retry``, doubled
-    each time; one that makes no progress for ``stall`` is failed; a runner is
-    asked to stop for ``grace`` before it is made to.
+    A new runner must report within ``first_lease``, which includes its imports. After that it
+    renews its lease every ``heartbeat``. A job whose attempt was lost is tried again after
+    ``retry``, doubled each time. A job without progress for ``stall`` fails. A runner is first
+    asked to stop; after ``grace`` it gets SIGTERM, after twice that SIGKILL.
     """
 
     lease: float = 60.0

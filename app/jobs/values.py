@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Claim:
-    """A lease on a job: its holder runs the job."""
+    """A lease on a job; its holder runs the job."""
 
     job_id: str
     number: int  # of the attempt
@@ -29,7 +29,7 @@ class Claim:
 
 @dataclass(frozen=True)
 class Page(Generic[T]):
-    """Some rows of a list, and whether there are more after them."""
+    """Some items of a list, and whether more follow."""
 
     items: list[T]
     has_more: bool
@@ -67,11 +67,10 @@ class JobError:
 
 @dataclass(frozen=True)
 class Job:
-    """What was asked for, and its state.
+    """What was requested, and its state.
 
-    ``spec`` is the document of the request with every value that was left out
-    filled in; ``chosen`` says why they are so.
-    ``base_model`` and ``model_version`` are ``name@version``.
+    ``spec`` is the request with every value that was left out filled in; ``chosen`` gives the
+    reasons. ``base_model`` and ``model_version`` are ``name@version``.
     """
 
     id: str
@@ -102,7 +101,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Event:
-    """Something that happened to a job; ``id`` is a cursor that only grows."""
+    """Something that happened to a job; ``id`` is a cursor and only increases."""
 
     id: int
     job_id: str
@@ -136,10 +135,10 @@ class Run:
 
 @dataclass(frozen=True)
 class Bucket:
-    """Neighbouring points of a series as one value; min, max and mean are of the finite values.
+    """Neighbouring points of a series as one value.
 
-    They are None, and ``last`` too, where no value of the bucket was finite;
-    ``nonfinite`` counts those.
+    ``min``, ``max``, ``mean`` and ``last`` are of the finite values, None if there are none;
+    ``nonfinite`` counts the others.
     """
 
     first_step: int
@@ -163,7 +162,7 @@ class Series:
 
 @dataclass(frozen=True)
 class CheckpointInfo:
-    """A checkpoint: a file and its facts."""
+    """A checkpoint's file and what is known about it."""
 
     id: str
     run_id: str
@@ -180,7 +179,7 @@ class CheckpointInfo:
 
 @dataclass(frozen=True)
 class Point:
-    """One measured number to be stored."""
+    """One measured number to store."""
 
     name: str
     step: int

@@ -1,8 +1,8 @@
-"""One model = one ``.safetensors`` file: the weights, and a JSON card in the header.
+"""A model in one ``.safetensors`` file: the weights, and a JSON card in the header.
 
-Takes a trained network and what is known about it and gives bytes; takes bytes, a
-file or a stream and gives an ``Artifact``, once ``model_file`` has checked them.
-The same artifact always gives the same bytes. Knows no folder, name or version.
+Writes a trained network and its card as bytes; reads bytes, a file or a stream as an
+``Artifact`` after ``model_file`` has checked them. The same artifact always gives the same
+bytes. Knows no folder, name or version.
 """
 
 from __future__ import annotations
@@ -36,6 +36,10 @@ _DTYPES: Final[dict[WeightDtype, torch.dtype]] = {
 }
 
 
+#: A network, or its configuration and weights.
+_Network = CharNetwork | tuple[NetworkConfig, Mapping[str, Tensor]]
+
+
 @dataclass(frozen=True)
 class Artifact:
     """A card and the weights it describes, kept in the card's precision on the CPU.
@@ -49,7 +53,7 @@ class Artifact:
     @classmethod
     def build(
         cls,
-        network: CharNetwork | tuple[NetworkConfig, Mapping[str, Tensor]],
+        network: _Network,
         vocabulary: Vocabulary,
         corpus_format: CorpusFormat,
         *,
@@ -60,26 +64,11 @@ class Artifact:
     ) -> Artifact:
         """An artifact of a network, or of its configuration and weights.
 
-        ``fields`` are any of the card's others: trained_characters,
-        dataset_sha256, seed, validation and test (``Measured``), run_id,
-        lineage. ``created_at`` is now unless given, in Unix seconds.
-
-        Raises InvalidInput when a weight is too large for ``precision``.
+        ``fields`` are other fields of the card: trained_characters, dataset_sha256, seed,
+        validation and test (``Measured``), run_id, lineage. ``created_at`` is in Unix seconds,
+        by default now. Raises InvalidInput when a weight is not finite in ``precision``.
         """
-        config, named = (
-            (network.config, network.state_dict()) if isinstance(network, CharNetwork) else network
-        )
-        weights = {
-            # A copy: what trains on must not change what its digest is taken of.
-            name: named[name].detach().to("cpu", _DTYPES[precision], copy=True).contiguous()
-            for name in config.weight_shapes(len(vocabulary))
-        }
-        if not _finite(weights):
-            raise InvalidInput(
-                f"A weight is not finite in {precision}; keep the model in float32, "
-                "or train it again with a lower learning rate.",
-                param="precision",
-            )
+        config, weights = _stored(network, len(vocabulary), precision)
         card = Card(
             **network_fields(config, vocabulary),
             corpus_format=corpus_format,
@@ -102,7 +91,7 @@ class Artifact:
 
     def network(self) -> CharNetwork:
         """A network with these weights in float32, in evaluation mode."""
-        # On the meta device nothing is allocated or drawn: the weights are assigned after.
+        # On the meta device nothing is allocated or initialised: the weights are assigned below.
         with torch.device("meta"):
             network = CharNetwork(self.card.network, self.card.symbols)
         weights = {name: weight.float().clone() for name, weight in self.weights.items()}
@@ -129,14 +118,38 @@ def write(artifact: Artifact) -> bytes:
 def read(source: bytes | BinaryIO) -> Artifact:
     """Read and check a model file; a stream must be seekable and is read from its current position.
 
-    Raises InvalidArtifact for any bytes that are not a sound model.
+    Raises InvalidArtifact for any bytes that are not a valid model.
     """
     card, body = check(source)
     return Artifact(card, _tensors(card, body))
 
 
+def _stored(
+    network: _Network, symbols: int, precision: WeightDtype
+) -> tuple[NetworkConfig, dict[str, Tensor]]:
+    """The configuration and copies of the weights in ``precision``.
+
+    Raises InvalidInput if a weight is not finite.
+    """
+    if isinstance(network, CharNetwork):
+        network = network.config, network.state_dict()
+    config, weights = network
+    stored = {
+        # A copy: training that continues must not change weights whose digest is taken.
+        name: weights[name].detach().to("cpu", _DTYPES[precision], copy=True).contiguous()
+        for name in config.weight_shapes(symbols)
+    }
+    if not _finite(stored):
+        raise InvalidInput(
+            f"A weight is not finite in {precision}; keep the model in float32, "
+            "or train it again with a lower learning rate.",
+            param="precision",
+        )
+    return config, stored
+
+
 def _tensors(card: Card, body: bytearray) -> dict[str, Tensor]:
-    """Views of ``body``, one for each tensor."""
+    """The tensors as views of ``body``."""
     dtype = _DTYPES[card.precision]
     return {
         name: torch.frombuffer(

@@ -1,8 +1,7 @@
 """Whole files under a URL: a local folder, or an object store through fsspec.
 
-Takes keys (``names/3.safetensors``) and bytes. A file is written whole or not
-at all, is read back as a check, and never replaces another. Knows
-nothing of what is inside the files, nor of SQL.
+Takes keys (``names/3.safetensors``) and bytes. A file is written whole or not at all, is
+read back as a check, and never replaces another. Knows neither the files' contents nor SQL.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ _PIECE: Final = 1 << 20
 
 
 class Blob(NamedTuple):
-    """One stored file: key, bytes, SHA-256 in hexadecimal."""
+    """One stored file: key, size in bytes, SHA-256 in hexadecimal."""
 
     key: str
     size_bytes: int
@@ -32,7 +31,7 @@ class Blob(NamedTuple):
 
 
 class _Backend(Protocol):
-    """Where the files are. Errors are OSError's; FileExistsError when ``write`` came second."""
+    """Where the files are. Raises OSError; FileExistsError when another ``write`` was first."""
 
     def write(self, key: str, pieces: Iterable[bytes | memoryview]) -> None: ...
     def open(self, key: str) -> AbstractContextManager[BinaryIO]: ...
@@ -45,7 +44,7 @@ class _Backend(Protocol):
 def _backend(url: str) -> _Backend:
     if "://" not in url or url.startswith("file://"):
         return Folder(url.removeprefix("file://"))
-    # The clients of object stores are heavy, and most installations have none.
+    # Clients of object stores are slow to import, and most installations do not use one.
     from .objects import Objects
 
     return Objects(url)
@@ -55,7 +54,7 @@ class BlobStore:
     """Files under ``url``: a folder, ``file:///folder``, ``s3://bucket/prefix``, …
 
     Every method raises StorageFailed when the disk or the object store refuses
-    (full, read-only, gone) and InvalidInput for a key that is not one.
+    (full, read-only, gone) and InvalidInput for an invalid key.
     """
 
     def __init__(self, url: str) -> None:
@@ -65,42 +64,38 @@ class BlobStore:
     def put(self, key: str, content: bytes | Iterable[bytes | memoryview]) -> Blob:
         """Write a new file; when this returns, it is on the disk, whole and verified.
 
-        Raises Conflict when there is a file of that key: it stays as it is.
+        Raises Conflict if a file with that key exists; that file is left unchanged.
         """
-        digest, size = hashlib.sha256(), 0
-
-        def measured() -> Iterator[bytes | memoryview]:
-            nonlocal size
-            for piece in [content] if isinstance(content, bytes) else content:
-                digest.update(piece)
-                size += len(piece)
-                yield piece
-
+        measured = _Measured([content] if isinstance(content, bytes) else content)
         with explained(key):
             try:
-                self._backend.write(_checked(key), measured())
+                self._backend.write(_checked(key), measured)
             except FileNotFoundError as error:
                 raise StorageFailed(
                     f"{key} cannot be stored: the store is not there; make its folder or bucket."
                 ) from error
+        self._verify(key, measured.digest.digest())
+        return Blob(key, measured.size_bytes, measured.digest.hexdigest())
+
+    def _verify(self, key: str, expected: bytes) -> None:
+        """Read a new file back; if that fails, remove it and raise StorageFailed."""
         try:
-            if not self._reads_back(key, digest.digest()):
+            if not self._reads_back(key, expected):
                 raise StorageFailed(
                     f"{key} did not read back as it was written, and was removed; "
-                    "the disk may be bad."
+                    "the disk may be failing."
                 )
         except BaseException:
             with suppress(CharloomError):
                 self.delete(key)
             raise
-        return Blob(key, size, digest.hexdigest())
 
     def _reads_back(self, key: str, expected: bytes) -> bool:
         digest = hashlib.sha256()
         try:
             for piece in self.pieces(key):
                 digest.update(piece)
-        except NotFound:  # removed a moment ago
+        except NotFound:  # another process has just removed it
             return False
         return digest.digest() == expected
 
@@ -111,24 +106,24 @@ class BlobStore:
             yield stream
 
     def pieces(self, key: str) -> Iterator[bytes]:
-        """The file's bytes, a piece at a time; raises NotFound."""
+        """The file's bytes, in pieces; raises NotFound."""
         with self.open(key) as stream:
             while piece := stream.read(_PIECE):
                 yield piece
 
     def local_path(self, key: str) -> Path | None:
-        """Where the file lies on this machine's disks; None in an object store.
+        """The file's path on this machine, for reading only; None in an object store.
 
-        For reading only. Raises NotFound.
+        Raises NotFound.
         """
         with explained(key):
             return self._backend.local_path(_checked(key))
 
     def sizes(self, folder: str = "") -> dict[str, int]:
-        """The key and the bytes of every file, or of those in one folder; in order of the keys.
+        """The size in bytes of every file, or of those in one folder, by key and sorted.
 
-        Someone may have copied in a file whose name cannot be a key; it is
-        listed so that it can be reported, and cannot be opened.
+        A file that was copied in by hand may have a name that cannot be a key; it is
+        listed so that it can be reported, but cannot be opened.
         """
         with explained("The store"):
             return dict(sorted(self._backend.sizes(folder and _checked(folder)).items()))
@@ -144,13 +139,28 @@ class BlobStore:
             return self._backend.sweep()
 
 
+class _Measured:
+    """Pieces whose size and digest are taken while they are read, once."""
+
+    def __init__(self, pieces: Iterable[bytes | memoryview]) -> None:
+        self._pieces = pieces
+        self.size_bytes = 0
+        self.digest = hashlib.sha256()
+
+    def __iter__(self) -> Iterator[bytes | memoryview]:
+        for piece in self._pieces:
+            self.digest.update(piece)
+            self.size_bytes += len(piece)
+            yield piece
+
+
 def _checked(key: str) -> str:
     if not _KEY.fullmatch(key):
-        raise InvalidInput(f"{key[:80]!r} is not a name of a stored file.", code="invalid_name")
+        raise InvalidInput(f"{key[:80]!r} cannot be a stored file's name.", code="invalid_name")
     return key
 
 
-_DENIED: Final = "permission denied; give Charloom's user the right, or use another folder"
+_DENIED: Final = "permission denied; give Charloom's user access, or use another folder"
 _SILENT: Final = "the disk or the object store does not answer; see the system's log and try again"
 _REASONS: Final = {
     errno.ENOSPC: "the disk is full; free some space and try again",
@@ -165,13 +175,13 @@ _REASONS: Final = {
 
 @contextmanager
 def explained(what: str) -> Iterator[None]:
-    """Translate the system's error; without paths and addresses."""
+    """Translate the system's errors into ours, without paths and addresses."""
     try:
         yield
     except CharloomError:
         raise
     except FileExistsError as error:
-        raise Conflict(f"{what} is in the store already.", code="file_exists") from error
+        raise Conflict(f"{what} is already in the store.", code="file_exists") from error
     except (FileNotFoundError, IsADirectoryError) as error:
         raise NotFound(f"{what} is not in the store.", code="file_not_found") from error
     except OSError as error:

@@ -1,9 +1,8 @@
 """A model file's description of itself: the network's shape, the vocabulary, the lineage.
 
-A ``Card`` travels as JSON in the header of the file (see ``artifact``), as JSON
-in the registry and over HTTP. Trusts nothing: every field is bounded and compared with the
-others, so every card is consistent.
-Knows neither weights nor files.
+A ``Card`` is stored as JSON in the file's header (see ``artifact``) and in the registry, and
+sent as JSON over HTTP. Every field is bounded and checked against the others, so every card
+is consistent. Knows neither weights nor files.
 """
 
 from __future__ import annotations
@@ -31,13 +30,13 @@ from ..errors import InvalidInput
 
 FORMAT_VERSION: Final = 1
 WeightDtype = Literal["float32", "float16", "bfloat16"]
-"""The type of the numbers in the file; ``serving_precision`` is the one computed in."""
+"""The type of the numbers in the file; ``serving_precision`` is the type for computing."""
 
 _Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 _Ulid = Annotated[str, StringConstraints(pattern=r"^[0-9A-Z]{26}$")]
-# One line for people; neither a database nor a terminal is given control characters.
+# One line for people; control characters must reach neither a database nor a terminal.
 _Line = Annotated[str, StringConstraints(max_length=1000, pattern=r"^[^\x00-\x1f\x7f-\x9f]*$")]
-_Count = Annotated[int, Field(ge=0, le=2**53)]  # the integers that every JSON reader keeps exactly
+_Count = Annotated[int, Field(ge=0, le=2**53)]  # integers that every JSON parser keeps exactly
 _Parameter = _Line | bool | Annotated[int, Field(ge=-(2**53), le=2**53)] | FiniteFloat | None
 _Bits = Annotated[FiniteFloat, Field(ge=0)]
 
@@ -45,8 +44,8 @@ _LIBRARIES: Final = ("charloom", "numpy", "torch")
 
 
 class _Part(BaseModel):
-    # A field this version does not know is left out: one more in a newer card is no reason
-    # to refuse a model. What changes meaning raises FORMAT_VERSION instead.
+    # Fields that this version does not know are ignored: a newer card with one more field is no
+    # reason to refuse a model. A change of meaning raises FORMAT_VERSION instead.
     model_config = ConfigDict(frozen=True, extra="ignore")
 
 
@@ -61,15 +60,15 @@ class Measured(_Part):
 
     @classmethod
     def of(cls, measures: Measures | None) -> Self | None:
-        """The measured figures in a card; None for None."""
+        """The figures of these measures for a card; None for None."""
         return None if measures is None else cls.model_validate(measures, from_attributes=True)
 
 
 class Lineage(_Part):
-    """The network's origin, for people: enough to train it again."""
+    """The network's origin, for people, with enough detail to train it again."""
 
-    corpus: _Line | None = None  # what it was trained on, its origin and terms
-    command: _Line | None = None  # trains it again
+    corpus: _Line | None = None  # what it was trained on, with the corpus's origin and terms
+    command: _Line | None = None  # to train it again
     base_model: _Line | None = None  # name@version whose weights it started from
     parameters: dict[_Line, _Parameter] = Field(default_factory=dict)  # of the training
 
@@ -77,8 +76,8 @@ class Lineage(_Part):
 class Card(_Part):
     """One model file's description.
 
-    ``sha256`` and ``size_bytes`` are the file's own; they are absent inside the
-    file and known once it has been written or read. Times are Unix seconds.
+    ``sha256`` and ``size_bytes`` describe the file itself, so they are absent inside it and
+    known once it has been written or read. Times are Unix seconds.
     """
 
     format_version: Literal[1] = FORMAT_VERSION
@@ -167,11 +166,11 @@ def network_fields(config: NetworkConfig, vocabulary: Vocabulary) -> dict[str, A
 
 
 def library_versions() -> dict[str, str]:
-    """The installed versions of the libraries that decide the arithmetic."""
+    """The installed versions of the libraries that affect the arithmetic."""
     found = {}
     for name in _LIBRARIES:
         try:
             found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:  # app/ on the path without being installed
+        except metadata.PackageNotFoundError:  # app/ is on the path but not installed
             continue
     return found

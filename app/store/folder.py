@@ -1,10 +1,9 @@
 """Files in a local folder, written so that a crash or a full disk leaves only whole files.
 
-Takes keys that ``blobs`` has checked. A temporary file beside its target is
-filled and flushed to the disk, then linked to its name, then the folder is
-flushed: a reader that finds the name finds the whole file. Linking, unlike renaming,
-fails when another writer was first. A failed flush is never tried again: the
-system may have dropped what it could not write.
+Takes keys that ``blobs`` has checked. A temporary file beside its target is written and
+flushed to the disk, then linked to its name, then the folder is flushed: a reader that finds
+the name finds the whole file. Linking, unlike renaming, fails when another writer was first.
+A failed flush is never retried: the system may have dropped what it could not write.
 """
 
 from __future__ import annotations
@@ -22,19 +21,19 @@ from uuid import uuid4
 
 _STALE_SECONDS: Final = 3600
 _TEMPORARY: Final = re.compile(r"\..+\.[0-9a-f]{32}\.part")
-# Removed while we walk, a dangling link, a link that leads to itself.
+# Removed during the walk, a dangling link, a link that leads to itself.
 _NOT_THERE: Final = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}
 _NO_LINKS: Final = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
 
 
 class Folder:
-    """The files below ``path``; the folder is made when something is written."""
+    """The files below ``path``; the folder is created by the first write."""
 
     def __init__(self, path: str) -> None:
         self._root = Path(path).absolute()
 
     def write(self, key: str, pieces: Iterable[bytes | memoryview]) -> None:
-        """Raises FileExistsError and leaves the file that is there."""
+        """Write a new file; raises FileExistsError and leaves an existing file unchanged."""
         target = self._inside(key)
         _make_folders(target.parent)
         if target.exists():
@@ -48,12 +47,12 @@ class Folder:
                 os.fsync(file.fileno())
             _give_name(temporary, target)
         finally:
-            with suppress(OSError):  # swept later; the result is already known
+            with suppress(OSError):  # ``sweep`` removes it later; the result is already known
                 temporary.unlink(missing_ok=True)
         try:
             _flush_folder(target.parent)
         except OSError:
-            # It may be gone after a crash, so it must not be visible after the failure either.
+            # The file may be gone after a crash, so it must not be visible after this failure.
             with suppress(OSError):
                 target.unlink()
             raise
@@ -68,7 +67,7 @@ class Folder:
             yield file
 
     def local_path(self, key: str) -> Path:
-        with self.open(key):  # a regular file within the store, or an error
+        with self.open(key):  # raises unless it is a regular file within the store
             return self._inside(key)
 
     def sizes(self, folder: str) -> dict[str, int]:
@@ -91,7 +90,7 @@ class Folder:
     def sweep(self) -> int:
         swept = 0
         for path in self._walk():
-            with suppress(OSError):  # gone, or a read-only disk: harmless, it is not listed
+            with suppress(OSError):  # gone, or on a read-only disk: harmless, it is not listed
                 old = time.time() - path.lstat().st_mtime > _STALE_SECONDS
                 if old and _TEMPORARY.fullmatch(path.name):
                     path.unlink()
@@ -99,7 +98,7 @@ class Folder:
         return swept
 
     def _walk(self, below: str = "") -> Iterator[Path]:
-        """The files below; raises OSError, since unreadable files are not gone."""
+        """The files below a folder; raises OSError, since unreadable files still exist."""
 
         def note(error: OSError) -> None:
             if error.errno not in _NOT_THERE:
@@ -110,7 +109,7 @@ class Folder:
             yield from (Path(folder) / name for name in files)
 
     def _inside(self, key: str) -> Path:
-        """The path of a key. The key holds no ``..``, but a link on the way may lead out."""
+        """The path of a key. A key has no ``..``, but a link on its path may lead out."""
         path = self._root / key
         # Not Path.resolve, which raises a RuntimeError for a link that leads to itself.
         if not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(self._root)):
@@ -124,13 +123,13 @@ def _give_name(temporary: Path, target: Path) -> None:
     except OSError as error:
         if error.errno not in _NO_LINKS:
             raise
-        # A file system without links (exFAT, some network folders). Two writers of one
-        # key could both pass the test in ``write``; keys are reserved in the database.
+        # A file system without links (exFAT, some network folders). Two writers of one key
+        # could both pass the check in ``write``, but keys are reserved in the database.
         temporary.rename(target)
 
 
 def _make_folders(folder: Path) -> None:
-    """Make a folder and those above it; a new one is flushed into the one above."""
+    """Make a folder and those above it; flush the parent of each new one."""
     if folder.is_dir():
         return
     _make_folders(folder.parent)

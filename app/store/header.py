@@ -1,9 +1,8 @@
 """The frame of a safetensors file: a length, a JSON header, then the tensors' bytes.
 
-Takes the bytes of a header that someone else may have written and gives the
-card's text and where each tensor lies, or raises ``InvalidArtifact``. Written
-out here rather than left to a library, so that every bound is visible here:
-nothing is allocated by a number that the file names.
+Takes the bytes of a header that anyone may have written; gives the card's text and the place
+of each tensor, or raises ``InvalidArtifact``. Parsed here rather than by a library, so that
+every bound is visible: no number in the file decides how much is allocated.
 
 The format: https://huggingface.co/docs/safetensors (8 bytes, little-endian: the
 header's length; the header, padded with spaces; the tensors without gaps).
@@ -22,15 +21,15 @@ PREFIX: Final = 8
 MAX_HEADER: Final = 1_000_000
 MAX_TENSORS: Final = 64
 CARD_KEY: Final = "charloom"
-# The weights' digest is in the card; this one is the card's own. A flipped bit in the
-# vocabulary would otherwise give a model that reads and writes other characters.
+# The weights' digest is in the card; this is the digest of the card itself. Without it, a
+# flipped bit in the vocabulary would give a model that reads and writes other characters.
 DIGEST_KEY: Final = "charloom_sha256"
 
 _METADATA: Final = "__metadata__"
 
 
 class Entry(NamedTuple):
-    """One tensor: safetensors' dtype name, shape, and first and last byte + 1 after the header."""
+    """One tensor: safetensors' dtype name, shape, begin and end (exclusive) after the header."""
 
     dtype: str
     shape: tuple[int, ...]
@@ -39,12 +38,12 @@ class Entry(NamedTuple):
 
 
 def refuse(reason: str) -> NoReturn:
-    """Raise InvalidArtifact with a whole sentence, of characters that any terminal can show.
+    """Raise InvalidArtifact with a whole sentence in printable characters.
 
     ``reason`` may quote the file.
     """
     shown = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in reason)
-    raise InvalidArtifact(f"This is not a model file that can be used: {shown}.")
+    raise InvalidArtifact(f"This is not a usable model file: {shown}.")
 
 
 def header_length(prefix: bytes, file_size: int) -> int:
@@ -68,8 +67,8 @@ def parse_header(raw: bytes) -> tuple[str, dict[str, Entry]]:
     card = metadata.get(CARD_KEY) if isinstance(metadata, dict) else None
     if not isinstance(metadata, dict) or not isinstance(card, str):
         refuse("its header has no Charloom card")
-    # Nothing else, so that a damaged name of the digest is not taken for an absent digest:
-    # the first files had none.
+    # No other keys, so that a damaged digest key is not mistaken for an absent digest: the
+    # first files had none.
     if not metadata.keys() <= {CARD_KEY, DIGEST_KEY}:
         refuse("its header has more than a card")
     if metadata.get(DIGEST_KEY, _digest(card)) != _digest(card):
@@ -82,13 +81,13 @@ def parse_header(raw: bytes) -> tuple[str, dict[str, Entry]]:
 def parse_json(text: bytes | str, what: str) -> dict[str, Any]:
     """A JSON object without duplicate keys; ``what`` begins the error message."""
     try:
-        # Bytes are decoded here, strictly: json would also take UTF-16 and lone surrogates.
+        # Bytes are decoded strictly here: json would also accept UTF-16 and lone surrogates.
         decoded = text if isinstance(text, str) else text.decode()
         fields = json.loads(decoded, object_pairs_hook=_distinct)
     except _Twice:
         refuse(f"{what} names something twice")
     except (ValueError, RecursionError):
-        # UnicodeDecodeError and JSONDecodeError are ValueErrors; RecursionError: deep nesting.
+        # UnicodeDecodeError and JSONDecodeError are ValueErrors; deep nesting: RecursionError.
         refuse(f"{what} is not JSON")
     if not isinstance(fields, dict):
         refuse(f"{what} is not a JSON object")
@@ -96,7 +95,7 @@ def parse_json(text: bytes | str, what: str) -> dict[str, Any]:
 
 
 class _Twice(Exception):
-    """An object has a key twice, and readers of JSON disagree about which one counts."""
+    """An object has a key twice; JSON parsers disagree about which one counts."""
 
 
 def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -119,7 +118,7 @@ def _entry(name: str, value: object) -> Entry:
 
 
 def make_header(card: str, entries: Mapping[str, Entry]) -> bytes:
-    """The first bytes of a file: the length and the header, padded so that tensors are aligned.
+    """The first bytes of a file: the length and the header, padded to align the tensors.
 
     Raises TooLarge if the card does not fit.
     """

@@ -1,7 +1,7 @@
-"""Where a model lies in the store: ``<name>/<version>.safetensors``.
+"""Where a model is in the store: ``<name>/<version>.safetensors``.
 
-Takes names that anyone may have written; gives keys. What passes here cannot
-lead out of the store: no part begins with a dot or holds a slash.
+Takes untrusted names; gives keys. A key from here cannot lead out of the store: no part of it
+begins with a dot or contains a slash.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ _VERSION: Final = re.compile(r"[1-9][0-9]{0,8}")
 
 
 def is_name(name: str) -> bool:
-    """Whether this can be a model's name."""
+    """Whether this is a valid model name."""
     return len(name) <= NAME_LENGTH and _NAME.fullmatch(name) is not None
 
 
 def checked_name(name: str, *, param: str = "name") -> str:
-    """``name``, if it can be a model's; raises InvalidInput."""
+    """``name`` if it is a valid model name; raises InvalidInput."""
     if not is_name(name):
         raise InvalidInput(
             f"{name[:80]!r} cannot be a model's name: use up to 64 of a-z, 0-9, '.', '_' and '-', "
@@ -38,12 +38,12 @@ def checked_name(name: str, *, param: str = "name") -> str:
 
 
 def is_alias(alias: str) -> bool:
-    """Whether this can be an alias; it starts with a letter, so it is never a number."""
+    """Whether this is a valid alias; it starts with a letter, so it is never a number."""
     return _ALIAS.fullmatch(alias) is not None
 
 
 def checked_alias(alias: str, *, param: str = "alias") -> str:
-    """``alias``, if it can be one; raises InvalidInput."""
+    """``alias`` if it is a valid alias; raises InvalidInput."""
     if not is_alias(alias):
         raise InvalidInput(
             f"{alias[:80]!r} cannot be an alias: use up to 64 of a-z, 0-9, '.', '_' and '-', "
@@ -55,17 +55,17 @@ def checked_alias(alias: str, *, param: str = "alias") -> str:
 
 
 def version_number(text: str) -> int | None:
-    """The version number in a text, or None."""
+    """The version number that a text is, or None."""
     return int(text) if _VERSION.fullmatch(text) else None
 
 
 def model_key(name: str, version: int) -> str:
-    """Where a version lies."""
+    """The key of a version."""
     return f"{checked_name(name)}/{version}{SUFFIX}"
 
 
 def parse_key(key: str) -> tuple[str, int] | None:
-    """Name and version of what lies under ``key``; None if no model belongs there."""
+    """The name and version that ``key`` stands for; None if it is no model's key."""
     name, _, file = key.partition("/")
     version = version_number(file.removesuffix(SUFFIX)) if file.endswith(SUFFIX) else None
     return (name, version) if version is not None and is_name(name) else None

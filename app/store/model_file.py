@@ -1,10 +1,10 @@
 """A model file's bytes, checked as far as possible without building a network.
 
-Takes bytes, a file or a stream that may be damaged or hostile and gives a card and
-the bytes of the weights, or raises ``InvalidArtifact`` with a sentence. The card
-says which tensors there must be; names, shapes, dtypes, offsets and the file's size
-are held against it before anything is allocated, values and digest after. Knows no
-torch: the catalog checks files where nothing is computed.
+Takes bytes, a file or a stream that may be damaged or hostile; gives a card and the bytes of
+the weights, or raises ``InvalidArtifact`` with a sentence. The card determines the tensors:
+names, shapes, dtypes, offsets and the file's size are checked against it before anything is
+allocated, values and digest after. Does not import torch: the catalog checks files without
+computing anything.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ _HEADER_NAMES: Final[Mapping[WeightDtype, str]] = {
     "bfloat16": "BF16",
 }
 _BF16_EXPONENT: Final = 0x7F80
-"""The exponent's bits of a bfloat16; all of them set: infinite, or not a number."""
+"""The exponent bits of a bfloat16; if all are set, it is infinite or not a number."""
 
 
 class CheckedFile(NamedTuple):
-    """A checked file: its card, with size and digest, and the weights' bytes."""
+    """A checked file: its card with the file's size and digest, and the weights' bytes."""
 
     card: Card
     body: bytearray
@@ -42,7 +42,7 @@ class CheckedFile(NamedTuple):
 def check(source: bytes | BinaryIO) -> CheckedFile:
     """Read and check a model file; a stream must be seekable and is read from its current position.
 
-    Raises InvalidArtifact for any bytes that are not a sound model.
+    Raises InvalidArtifact for any bytes that are not a valid model.
     """
     stream: BinaryIO = BytesIO(source) if isinstance(source, bytes) else source
     start = stream.tell()
@@ -67,7 +67,7 @@ def check(source: bytes | BinaryIO) -> CheckedFile:
 
 
 def layout(card: Card) -> dict[str, Entry]:
-    """Where each tensor lies: in the network's order, without gaps."""
+    """The entry of each tensor: in the network's order, without gaps."""
     name_of_dtype, size = _HEADER_NAMES[card.precision], _ITEM_BYTES[card.precision]
     entries, begin = {}, 0
     for name, shape in card.network.weight_shapes(card.symbols).items():
@@ -78,7 +78,7 @@ def layout(card: Card) -> dict[str, Entry]:
 
 
 def count(shape: tuple[int, ...]) -> int:
-    """The numbers in a tensor of that shape."""
+    """The number of elements in a tensor of this shape."""
     return shape[0] * (shape[1] if len(shape) > 1 else 1)
 
 
@@ -104,22 +104,22 @@ def _card(text: str) -> Card:
 
 def _check_layout(card: Card, entries: Mapping[str, Entry], body_size: int) -> None:
     expected = layout(card)
-    # This order exactly: one network has one layout, so one network has one file.
+    # Exactly this order: each network has one layout, so it has one file.
     if list(entries) != list(expected):
         refuse("its tensors are not those of the network that its card describes")
     for name, entry in entries.items():
         if entry != expected[name]:
-            refuse(f"the tensor {name} has another type, shape or place than the card says")
+            refuse(f"the tensor {name} has another type, shape or offset than its card implies")
     if body_size != max(entry.end for entry in expected.values()):
         refuse("its size is not the one that its card describes")
 
 
 def _room(size: int) -> bytearray:
-    """Memory for the weights; the file is known to be as large, though it may be sparse."""
+    """Memory for the weights; the file is at least as large, but it may be sparse."""
     try:
         return bytearray(size)
     except MemoryError:
-        refuse(f"its weights need {size:,} bytes of memory, and there are not as many")
+        refuse(f"its weights need {size:,} bytes of memory, which is more than there is")
 
 
 def _fill(stream: BinaryIO, body: bytearray) -> int:

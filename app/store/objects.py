@@ -1,9 +1,8 @@
 """Files in an object store, through any URL that fsspec supports (s3://, gs://, …).
 
-Takes keys that ``blobs`` has checked. An object store shows an object when all
-of it has arrived, so there are no temporary names here. Credentials and
-endpoints come from the client's own environment variables (for S3:
-``AWS_ACCESS_KEY_ID``, ``AWS_ENDPOINT_URL``, …).
+Takes keys that ``blobs`` has checked. An object becomes visible only when all of it has
+arrived, so no temporary names are needed. Credentials and endpoints come from the client's
+own environment variables (for S3: ``AWS_ACCESS_KEY_ID``, ``AWS_ENDPOINT_URL``, …).
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ class Objects:
 
     def __init__(self, url: str) -> None:
         try:
-            # No cache of listings: other servers write here too.
+            # No listings cache: other servers write here too.
             self._system: Any
             self._system, prefix = fsspec.url_to_fs(url, use_listings_cache=False)
         except (ImportError, ValueError) as error:
@@ -39,17 +38,17 @@ class Objects:
         self._prefix = prefix.rstrip("/")
 
     def write(self, key: str, pieces: Iterable[bytes | memoryview]) -> None:
-        """Raises FileExistsError and leaves the object that is there."""
+        """Write a new object; raises FileExistsError and leaves an existing object unchanged."""
         path, content = self._path(key), b"".join(pieces)
         with _as_os_errors():
-            # The test serves stores that do not know "create only"; S3 itself refuses then.
+            # The check is for stores that ignore mode="create"; S3 itself refuses to overwrite.
             if self._system.exists(path):
-                raise FileExistsError(errno.EEXIST, "the object is there")
+                raise FileExistsError(errno.EEXIST, "the object exists")
             self._system.pipe_file(path, content, mode="create")
 
     @contextmanager
     def open(self, key: str) -> Iterator[BinaryIO]:
-        # Whole in memory: readers here need all of it, and every failure comes first.
+        # Read whole into memory: our readers need all of it, and failures come before they start.
         with _as_os_errors():
             content = self._system.cat_file(self._path(key))
         yield BytesIO(content)
@@ -61,7 +60,7 @@ class Objects:
         with _as_os_errors():
             found = self._system.find(f"{self._prefix}/{folder}".rstrip("/"), detail=True)
         start = len(self._prefix) + 1
-        # Consoles mark a "folder" by an empty object whose name ends with a slash.
+        # Consoles represent a "folder" by an empty object whose name ends with a slash.
         return {
             path[start:]: int(facts["size"])
             for path, facts in found.items()
@@ -74,7 +73,7 @@ class Objects:
                 self._system.rm_file(self._path(key))
 
     def sweep(self) -> int:
-        return 0  # nothing half-written is ever seen
+        return 0  # partly written objects are never visible
 
     def _path(self, key: str) -> str:
         return f"{self._prefix}/{key}"
@@ -82,7 +81,7 @@ class Objects:
 
 @contextmanager
 def _as_os_errors() -> Iterator[None]:
-    """Turn a client's own exceptions into OSError."""
+    """Turn the client's own exceptions into OSError."""
     try:
         yield
     except OSError:

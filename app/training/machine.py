@@ -1,4 +1,4 @@
-"""What this machine offers a training: its speed, memory, threads and GPUs."""
+"""What this machine offers for training: its speed, memory, threads and GPUs."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _measuring = threading.Lock()
 
 
 def machine_speed(threads: int) -> float:
-    """Training operations per second on ``threads`` threads, measured once for about a second."""
+    """Training operations per second on ``threads`` threads; the first call takes a second."""
     with _measuring:
         return _speed(threads)
 
@@ -40,7 +40,7 @@ def _speed(threads: int) -> float:
 
 
 def memory_limit() -> int:
-    """The bytes that a job may use: of the GPU where there is one, else of the machine."""
+    """The bytes of memory that a job may use: the GPU's if there is one, else the machine's."""
     if pick_device("auto").type == "cuda":
         return int(torch.cuda.get_device_properties(0).total_memory * _SHARE)
     total = psutil.virtual_memory().total
@@ -61,5 +61,5 @@ def gpus() -> list[str]:
 
 
 def training_threads(threads: int, slots: int) -> int:
-    """Threads for each of ``slots`` trainings, so that one is left to serving."""
+    """Threads for each of ``slots`` trainings, so that one is left for serving."""
     return max(1, (threads - 1) // max(1, slots))

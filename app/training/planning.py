@@ -1,9 +1,8 @@
 """Plan a training: choose every open value with a reason, and estimate memory.
 
-Takes the description of a text, what was asked and the machine's speed; returns the
-complete network and training. The command line and a job that is submitted both
-plan here, so that the same text gets the same network. Arithmetic only: reads no
-text and starts nothing.
+Takes the description of a text, the requested values and the machine's speed; returns the
+complete network and training. The command line and submitted jobs both plan here, so the same
+text gets the same network. Arithmetic only: reads no text and starts nothing.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from ..charlm.sizing import Chosen, CorpusFacts, choose
 from ..charlm.vocabulary import RESERVED
 from ..errors import InvalidInput
 
-#: What a training takes over from the network that it starts from.
+#: What a training inherits from the network that it starts from.
 SHAPE: Final = ("cell", "layers", "hidden_size", "embedding_size", "activation", "tied")
 DEFAULT_BUDGET_SECONDS: Final = 180.0
 AS_ASKED: Final = "as asked"
@@ -29,12 +28,12 @@ _LIMITS: Final = frozenset({"budget_seconds", "max_epochs", "max_steps"})
 _NUMBER: Final = 4  # bytes of a float32
 _PROCESS: Final = 400 << 20  # Python, torch and numba before anything is read
 _CHARACTER: Final = 16  # bytes per character of a corpus in memory
-_HELD: Final = 1 << 25  # characters; of a larger corpus the ids lie in a file
+_HELD: Final = 1 << 25  # characters in memory; the ids of a larger corpus are in a file
 _OPTIMIZER: Final = {"sgd": 0, "adam": 2, "adamw": 2}  # numbers per weight
 
 
 class Described(Protocol):
-    """What is known of a text without reading it again: a profile, or a dataset."""
+    """What is known about a text without reading it again: a profile or a dataset."""
 
     @property
     def format(self) -> CorpusFormat: ...
@@ -49,7 +48,7 @@ class Described(Protocol):
 
 
 class Base(Protocol):
-    """A published version that a training starts from."""
+    """A published version from which a training starts."""
 
     @property
     def id(self) -> str: ...
@@ -59,10 +58,10 @@ class Base(Protocol):
 
 @dataclass(frozen=True)
 class Wishes:
-    """What the user asked for; everything else is chosen.
+    """What the user requested; everything else is chosen.
 
-    ``network`` and ``training`` hold values by the names of ``NetworkConfig``
-    and ``TrainingConfig``; None asks for nothing.
+    ``network`` and ``training`` have values by the field names of ``NetworkConfig`` and
+    ``TrainingConfig``; None means not requested.
     """
 
     network: Mapping[str, Any] = field(default_factory=dict)
@@ -90,7 +89,7 @@ class TrainingPlan:
 class Memory:
     """An estimate of what a training needs, in bytes."""
 
-    weights: int  # with gradients, the optimizer's numbers and copies
+    weights: int  # with gradients, the optimizer's state and copies
     activations: int
     corpus: int
     process: int = _PROCESS
@@ -103,9 +102,9 @@ class Memory:
 def plan_training(
     text: Described, wishes: Wishes, *, speed: float, base: Base | None = None
 ) -> TrainingPlan:
-    """Choose what was not asked for.
+    """Choose what was not requested.
 
-    ``speed`` is in operations a second (``measure_speed``); ``base`` gives the network's
+    ``speed`` is in operations per second (``measure_speed``); ``base`` determines the network's
     shape. Raises InvalidInput, naming the field.
     """
     facts = corpus_facts(text, wishes, base)
@@ -115,7 +114,7 @@ def plan_training(
 
 
 def corpus_facts(text: Described, wishes: Wishes, base: Base | None = None) -> CorpusFacts:
-    """The facts that the choice depends on, from a text's description."""
+    """The facts on which the choice depends, from a text's description."""
     held_out = wishes.validation_fraction + wishes.test_fraction
     known = base.card["symbols"] if base else 0
     return CorpusFacts(
@@ -137,8 +136,8 @@ def complete(
 ) -> TrainingPlan:
     """The plan for a corpus with these facts.
 
-    Of the limits (budget, epochs, steps), only those that were asked for apply.
-    Raises InvalidInput.
+    Requested limits (budget, epochs, steps) replace the chosen ones, but a budget alone keeps the
+    cap on epochs. Raises InvalidInput.
     """
     network_wishes = {name: value for name, value in asked_network.items() if value is not None}
     wishes = {name: value for name, value in asked_training.items() if value is not None}
@@ -158,28 +157,28 @@ def complete(
 
 
 def _limited(chosen: TrainingConfig, wishes: Mapping[str, Any]) -> TrainingConfig:
-    """What was chosen, without limits that the requested ones replace."""
+    """The chosen configuration, without limits that the requested ones replace."""
     limits = _LIMITS & set(wishes)
     if not limits:
         return chosen
     if limits == {"budget_seconds"}:
         return chosen  # the cap on epochs stays
-    # Without a budget the clock decides nothing: the training ends by count.
+    # Without a budget the clock does not matter: the training ends by epochs or steps.
     budget = wishes.get("budget_seconds")
     epochs, steps = wishes.get("max_epochs"), wishes.get("max_steps")
     return replace(chosen, budget_seconds=budget, max_epochs=epochs, max_steps=steps)
 
 
 def _with_shape_of(base: Base | None, asked: Mapping[str, Any]) -> dict[str, Any]:
-    """What was asked of the network, and the shape that ``base`` gives it."""
+    """What was requested for the network, with the shape that ``base`` determines."""
     if base is None:
         return dict(asked)
     shape = {name: base.card[name] for name in SHAPE}
     for name, value in shape.items():
         if asked.get(name) not in (None, value):
             raise InvalidInput(
-                f"network.{name} is {value} in {base.id}, where this training starts; leave it "
-                "out, or leave base_model out.",
+                f"network.{name} is {value} in {base.id}, from which this training starts; leave "
+                "it out, or leave base_model out.",
                 param=f"network.{name}",
                 code="base_model_differs",
             )
@@ -189,12 +188,12 @@ def _with_shape_of(base: Base | None, asked: Mapping[str, Any]) -> dict[str, Any
 def memory_needed(
     network: NetworkConfig, training: TrainingConfig, symbols: int, characters: int
 ) -> Memory:
-    """What a training will need at its peak, within about a quarter.
+    """Estimate a training's peak memory, within about a quarter.
 
-    For each weight: itself, its gradient, two packed copies for the products,
-    the optimizer's numbers, the best copy, and while a checkpoint is written
-    all that it holds again. For each place of a batch: what backpropagation keeps
-    of every layer, and three numbers for each symbol.
+    For each weight: itself, its gradient, two packed copies for the matrix products, the
+    optimizer's state, the best copy, and a second copy of all that a checkpoint holds while it
+    is written. For each position of a batch: what backpropagation keeps of every layer, and
+    three numbers per symbol.
     """
     kept = 1 + _OPTIMIZER[training.optimizer] + 1
     weights = network.parameters(symbols) * (2 * kept + 3) * _NUMBER
@@ -206,7 +205,7 @@ def memory_needed(
 
 
 def check_memory(memory: Memory, limit: int) -> None:
-    """Raise InvalidInput, with figures and the largest part, if a training cannot fit."""
+    """Raise InvalidInput, with figures and advice, if a training does not fit."""
     if memory.total <= limit:
         return
     if memory.activations >= memory.weights:

@@ -1,9 +1,9 @@
-"""From a text file to a corpus: read as a stream, checked, described, turned into ids.
+"""From a text file to a corpus: read as a stream, check, describe, encode as ids.
 
-Takes any UTF-8 file; gives its ``Profile`` (what is in it, with warnings in plain
-words) and a ``Corpus`` whose ids, for a large file, lie in a scratch file and not
-in memory. A byte-order mark is dropped and Windows and old Macintosh line ends
-become plain ones. Knows nothing of networks or HTTP.
+Takes any UTF-8 file; gives its ``Profile`` (what is in it, with warnings in plain words) and a
+``Corpus``; a large file's ids are in a scratch file instead of in memory. A byte-order mark
+is dropped; Windows and old Macintosh line endings become ``\\n``. Knows nothing of networks
+or HTTP.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _RARE: Final = 3
 
 @dataclass(frozen=True)
 class Profile:
-    """What is in a text. ``records`` are its lines that are not empty."""
+    """What is in a text; ``records`` counts its lines that are not empty."""
 
     bytes: int
     characters: int
@@ -71,15 +71,35 @@ class _Survey:
     had_mark: bool = False
     had_returns: bool = False
     line_lengths: list[NDArray[np.int64]] = field(default_factory=list)
-    open_line: int = 0  # characters of the line that is not finished yet
+    open_line: int = 0  # characters so far of the line being read
 
 
 def blocks(path: Path, survey: _Survey | None = None) -> Iterator[str]:
-    """The text of a file in pieces, normalised; ``survey`` collects what was seen.
+    """The text of a file in pieces, normalised; ``survey`` records what was found.
 
-    Raises InvalidCorpus for bytes that are not UTF-8 or a NUL, with the place.
+    Raises InvalidCorpus for bytes that are not UTF-8 and for a NUL, giving the position.
     """
-    pending, offset, held_return, first = b"", 0, "", True
+    held_return, first = "", True
+    for text in _decoded_blocks(path, survey):
+        if first and text:
+            first = False
+            if text[0] == "\ufeff":
+                text = text[1:]
+                if survey:
+                    survey.had_mark = True
+        text = held_return + text
+        held_return = "\r" if text.endswith("\r") else ""
+        text = text.removesuffix("\r")
+        if survey and "\r" in text:
+            survey.had_returns = True
+        yield text.replace("\r\n", "\n").replace("\r", "\n")
+    if held_return:
+        yield "\n"
+
+
+def _decoded_blocks(path: Path, survey: _Survey | None) -> Iterator[str]:
+    """The text of a file in pieces as it is there; ``survey`` takes size and digest."""
+    pending, offset = b"", 0
     try:
         with path.open("rb") as file:
             while block := file.read(_BLOCK):
@@ -88,22 +108,8 @@ def blocks(path: Path, survey: _Survey | None = None) -> Iterator[str]:
                     survey.bytes += len(block)
                 text, pending = _decoded(pending + block, offset, last=False)
                 offset += len(text.encode())
-                if first and text:
-                    first = False
-                    if text[0] == "\ufeff":
-                        text = text[1:]
-                        if survey:
-                            survey.had_mark = True
-                text = held_return + text
-                held_return = "\r" if text.endswith("\r") else ""
-                text = text.removesuffix("\r")
-                if survey and "\r" in text:
-                    survey.had_returns = True
-                yield text.replace("\r\n", "\n").replace("\r", "\n")
-            text, _ = _decoded(pending, offset, last=True)
-            if held_return:
-                yield "\n"
-            yield text
+                yield text
+            _decoded(pending, offset, last=True)  # raises if the file ends inside a character
     except FileNotFoundError as error:
         raise NotFound(f"There is no file {path}.", code="file_not_found") from error
     except OSError as error:
@@ -111,7 +117,7 @@ def blocks(path: Path, survey: _Survey | None = None) -> Iterator[str]:
 
 
 def _decoded(raw: bytes, offset: int, *, last: bool) -> tuple[str, bytes]:
-    """The text of ``raw`` and the bytes of a character that is not complete yet."""
+    """The text of ``raw`` and the bytes of an incomplete last character."""
     try:
         text, rest = raw.decode("utf-8"), b""
     except UnicodeDecodeError as error:
@@ -127,7 +133,7 @@ def _decoded(raw: bytes, offset: int, *, last: bool) -> tuple[str, bytes]:
     place = text.find("\0")
     if place >= 0:
         raise InvalidCorpus(
-            f"The text has a NUL at byte {offset + len(text[:place].encode())}: it is not a plain "
+            f"The text has a NUL at byte {offset + len(text[:place].encode())}: it is not plain "
             "text, or it is in UTF-16. Convert it to UTF-8 and remove NULs.",
             code="nul_in_text",
         )
@@ -156,7 +162,7 @@ def _survey(path: Path) -> _Survey:
 
 
 def guess_format(lengths: NDArray[np.int64]) -> CorpusFormat:
-    """Lines, if the lines are short and none is left empty between others; else text."""
+    """Lines, if the lines are short and hardly any between them is empty; otherwise text."""
     filled = lengths[lengths > 0]
     if len(filled) < 3:
         return "text"
@@ -178,28 +184,30 @@ def prepare(
 ) -> Prepared:
     """Read a file into a corpus.
 
-    ``format`` is guessed when None. ``known`` is a vocabulary to widen instead
-    of making a new one. ``scratch`` is the folder for ids that are too many for
-    memory. Raises InvalidCorpus, saying what is wrong and what to do.
+    ``format`` is guessed when None. ``known`` is a vocabulary to extend instead of making a
+    new one. ``scratch`` is the folder for ids that do not fit in memory. Raises InvalidCorpus,
+    saying what is wrong and what to do.
     """
     survey = _survey(path)
     if not survey.characters:
         raise InvalidCorpus("The text is empty.", code="empty_text")
     lengths = np.concatenate(survey.line_lengths)
     form: CorpusFormat = format or guess_format(lengths)
-    points = np.array(sorted(survey.counts), dtype=np.uint32)
-    if form == "lines":
-        points = points[points != _NEWLINE]
-    characters = Vocabulary.from_code_points(points)
-    vocabulary = known.widen(characters.characters) if known else characters
+    vocabulary = _vocabulary(survey, form, known)
     ids = _encoded(path, survey.characters, vocabulary, form, scratch)
     fractions = {"validation_fraction": validation_fraction, "test_fraction": test_fraction}
     corpus = _corpus(ids, vocabulary, form, seed=seed, **fractions)
-    profile = _profile(survey, lengths, form)
-    if isinstance(corpus, LineCorpus):
-        profile = replace(profile, distinct_records=profile.records - corpus.duplicates)
-    described = _with_warnings(profile, survey)
-    return Prepared(vocabulary, corpus, described, **fractions)
+    profile = _with_warnings(_profile(survey, lengths, corpus), survey)
+    return Prepared(vocabulary, corpus, profile, **fractions)
+
+
+def _vocabulary(survey: _Survey, form: CorpusFormat, known: Vocabulary | None) -> Vocabulary:
+    """The characters of the text, added to a ``known`` vocabulary if given."""
+    points = np.array(sorted(survey.counts), dtype=np.uint32)
+    if form == "lines":
+        points = points[points != _NEWLINE]
+    vocabulary = Vocabulary.from_code_points(points)
+    return known.widen(vocabulary.characters) if known else vocabulary
 
 
 def _corpus(
@@ -221,7 +229,7 @@ def _encoded(
     if characters <= _IN_MEMORY:
         ids = np.empty(characters, dtype=kind)
     else:
-        # Once mapped the file needs no name, so it goes away with the program.
+        # Once mapped, the file needs no name, so the system removes it when the program ends.
         with tempfile.NamedTemporaryFile(dir=scratch) as file:
             _reserve(file.fileno(), characters * np.dtype(kind).itemsize)
             ids = np.memmap(file.name, dtype=kind, mode="r+", shape=(characters,))
@@ -237,7 +245,7 @@ def _encoded(
 
 
 def _reserve(descriptor: int, size_bytes: int) -> None:
-    """Allocate the file before it is mapped: a full disk is an error here, a crash there."""
+    """Allocate the file before mapping it: a full disk is an error here, but a crash later."""
     try:
         if hasattr(os, "posix_fallocate"):
             os.posix_fallocate(descriptor, 0, size_bytes)
@@ -249,18 +257,20 @@ def _reserve(descriptor: int, size_bytes: int) -> None:
         ) from error
 
 
-def _profile(survey: _Survey, lengths: NDArray[np.int64], form: CorpusFormat) -> Profile:
+def _profile(survey: _Survey, lengths: NDArray[np.int64], corpus: Corpus) -> Profile:
     filled = lengths[lengths > 0]
     return Profile(
         bytes=survey.bytes,
         characters=survey.characters,
         records=len(filled),
-        distinct_records=None,
-        symbols=len(survey.counts) - (form == "lines" and _NEWLINE in survey.counts),
+        distinct_records=(
+            len(filled) - corpus.duplicates if isinstance(corpus, LineCorpus) else None
+        ),
+        symbols=len(survey.counts) - (corpus.format == "lines" and _NEWLINE in survey.counts),
         longest_record=int(lengths.max()),
         typical_length=int(np.quantile(filled, 0.95)) + 1 if len(filled) else 1,
         sha256=survey.digest.hexdigest(),
-        format=form,
+        format=corpus.format,
     )
 
 
@@ -270,7 +280,7 @@ def _with_warnings(profile: Profile, survey: _Survey) -> Profile:
     if survey.had_mark:
         said.append("The byte-order mark at the start was left out.")
     if survey.had_returns:
-        said.append("Windows or Macintosh line ends were turned into plain ones.")
+        said.append("Windows or Macintosh line endings were converted to plain newlines.")
     if profile.distinct_records is not None and profile.distinct_records < profile.records:
         twice = profile.records - profile.distinct_records
         said.append(f"{twice:,} lines are duplicates; they count as weight in training only.")
@@ -287,7 +297,7 @@ def _with_warnings(profile: Profile, survey: _Survey) -> Profile:
         )
     if profile.characters < _SMALL:
         said.append(
-            f"{profile.characters:,} characters are few: the model may repeat them rather than "
-            "learn from them. Ten thousand and more work better."
+            f"{profile.characters:,} characters are few: the model may repeat them instead of "
+            "learning from them. Ten thousand or more work better."
         )
     return replace(profile, warnings=tuple(said))

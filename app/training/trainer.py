@@ -1,20 +1,21 @@
-"""Train a prepared text as planned, and make a finished artifact.
+"""Train on a prepared text as planned, and build the artifact.
 
-``prepare`` has read the text, ``planning`` has chosen every value. ``Trainer.train``
-trains and yields a ``Progress`` per step; ``Trainer.finish`` measures, calibrates, compares
-precisions and writes the card. The command line and the runner of a job both come
-through here; what they publish goes on to the catalog. Knows no SQL and no HTTP.
+``prepare`` has read the text, ``planning`` has chosen every value. ``Trainer.train`` trains
+and yields a ``Progress`` per step; ``Trainer.finish`` measures, calibrates, compares
+precisions and writes the card. The command line and the runner of a job both train here; the
+catalog publishes the artifact. Knows no SQL and no HTTP.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from ..charlm.checkpoint import Checkpoint
 from ..charlm.corpus import LineCorpus
@@ -38,7 +39,7 @@ _SAMPLES: Final = 1_000
 _SAMPLES_AT_ONCE: Final = 256
 _SAMPLE_LENGTH: Final = 50
 _LONGEST_SAMPLE: Final = 1_000
-_SEARCHED: Final = 20_000_000  # symbols of a text that samples are looked for in
+_SEARCHED: Final = 20_000_000  # symbols of a text in which samples are searched
 _CALIBRATED: Final = 5_000  # records
 
 
@@ -60,8 +61,8 @@ class Trainer:
     ) -> Iterator[Progress]:
         """Train to the end of the budget, from ``checkpoint`` if given.
 
-        ``base`` starts from a published version's weights; its vocabulary must
-        be the beginning of this one's. Raises TrainingFailed, InvalidInput.
+        With ``base``, start from its weights; its vocabulary must be a prefix of this one's.
+        Raises TrainingFailed, InvalidInput.
         """
         torch.manual_seed(self.plan.training.seed)
         network = CharNetwork(self.plan.network, len(self.prepared.vocabulary))
@@ -77,7 +78,7 @@ class Trainer:
         yield from self.training.run()
 
     def sample(self, seed: int, length: int = 80) -> str:
-        """A sample line from the network's current weights."""
+        """A sample line, generated with the network's current weights."""
         assert self.training is not None
         decoder = Decoder.from_network(self.training.network, "float32")
         (ids,) = _written(decoder, 1, length, seed, boundary=self._is_lines)
@@ -88,27 +89,18 @@ class Trainer:
 
         The test split is read here and nowhere else.
         """
-        training, prepared, config = self.training, self.prepared, self.plan.network
+        training, prepared = self.training, self.prepared
         assert training is not None, "nothing was trained"
-        assert training.best is not None, "nothing was measured yet"
+        assert training.best is not None, "nothing was validated yet"
         weights = training.best.weights
-        draft = Artifact.build(
-            (config, weights),
-            prepared.vocabulary,
-            prepared.corpus.format,
-            precision="float16",
-        )
-        network = draft.network()
+        network = self._artifact(weights).network()
         comparison = compare_precisions(
             network, prepared.corpus.records("validation"), closed=self._is_lines
         )
         decoder = Decoder.from_network(network, comparison.precision)
         window = training.config.window
-        return Artifact.build(
-            (config, weights),
-            prepared.vocabulary,
-            prepared.corpus.format,
-            precision="float16",
+        return self._artifact(
+            weights,
             serving_precision=comparison.precision,
             calibration=calibrate(decoder, self._held_out_records(), closed=self._is_lines),
             trained_characters=training.trained_characters,
@@ -121,6 +113,16 @@ class Trainer:
             lineage=(lineage or Lineage()).model_copy(
                 update={"parameters": _parameters(training, prepared, comparison.int8_loss)}
             ),
+        )
+
+    def _artifact(self, weights: Mapping[str, Tensor], **fields: Any) -> Artifact:
+        """An artifact of these weights in float16, with other ``fields`` of the card."""
+        return Artifact.build(
+            (self.plan.network, weights),
+            self.prepared.vocabulary,
+            self.prepared.corpus.format,
+            precision="float16",
+            **fields,
         )
 
     @property
@@ -141,9 +143,9 @@ class Trainer:
         return iter(records[::step])
 
     def _verbatim_copy_rate(self, decoder: Decoder) -> float:
-        """The share of samples that occur in the training text word for word.
+        """The share of samples that occur verbatim in the training text.
 
-        For lines, whole records; for a text, stretches of 50 characters.
+        Samples are whole records for lines, 50 characters for a text.
         """
         length = _LONGEST_SAMPLE if self._is_lines else _SAMPLE_LENGTH
         seed = self.plan.training.seed
@@ -158,7 +160,7 @@ class Trainer:
 
 
 def _start_from(network: CharNetwork, base: Artifact) -> None:
-    """Copy a version's weights; symbols it did not have start with the weights of unknown."""
+    """Copy a version's weights; new symbols start with the weights of the unknown symbol."""
     old = base.network().state_dict()
     new = network.state_dict()
     for name, tensor in old.items():
@@ -196,7 +198,7 @@ def _parameters(training: Training, prepared: Prepared, int8_loss: float | None)
 def _written(
     decoder: Decoder, count: int, length: int, seed: int, *, boundary: bool
 ) -> list[list[int]]:
-    """``count`` samples of up to ``length`` ids, without the boundary."""
+    """Generate ``count`` samples of up to ``length`` ids, without the boundary."""
     written: list[list[int]] = []
     for first in range(0, count, _SAMPLES_AT_ONCE):
         size = min(_SAMPLES_AT_ONCE, count - first)

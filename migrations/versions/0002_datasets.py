@@ -1,4 +1,4 @@
-"""Datasets: what was uploaded to be learnt from."""
+"""Datasets: uploaded training texts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Training jobs: what was asked, attempts, runs with their curves, checkpoints, events."""
+"""Training jobs: requests, attempts, runs with their metrics, checkpoints, events."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Attempts say which process they are; what was chosen for a job names its fields."""
+"""Attempts record their process; each chosen value of a job names its fields."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ depends_on = None
 _JSON = sa.JSON().with_variant(postgresql.JSONB(), "postgresql")
 _JOBS = sa.table("jobs", sa.column("id", sa.String), sa.column("chosen", _JSON))
 
-#: What was stored before: a label made for people.
+#: By the label for people that was stored before.
 _FIELDS: dict[str, list[str]] = {
     "network": ["layers", "hidden_size"],
     "embedding": ["embedding_size"],

@@ -1,1 +1,1 @@
-"""One module a step, numbered."""
+"""The migrations, one numbered module each."""

@@ -120,7 +120,7 @@ def test_serving_from_a_read_only_folder_says_so_in_one_line(here: Path, prepare
         before = everything(here / "own")
         said = in_one_line(outside("serve", "--port", "0", CHARLOOM_DATA_DIR=f"{folder}/data"))
         assert "CHARLOOM_DATA_DIR says where it is" in said
-        assert "made" in said or "read-only" in said
+        assert "created" in said or "read-only" in said
         assert everything(here / "own") == before
 
 

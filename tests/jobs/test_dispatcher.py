@@ -192,8 +192,8 @@ def test_a_job_whose_runner_always_dies_fails_with_its_last_words(place: Place) 
     assert failed.error is not None
     assert failed.error.code == "runner_lost"
     assert failed.error.message == (
-        "The training process ended unexpectedly (it was killed, which is often done when memory "
-        "is short). Its last words: last words"
+        "The training process ended unexpectedly (it was killed, as often happens when memory "
+        "is short). Its last output: last words"
     )
 
 

@@ -216,7 +216,7 @@ def test_attempts_are_counted_from_the_last_checkpoint(place: Place) -> None:
     assert failed.error is not None
     assert (failed.error.code, failed.error.message) == (
         "runner_lost",
-        "Gone. Its last words: a | b",
+        "Gone. Its last output: a | b",
     )
     last = place.jobs.events(job.id)[-1]
     assert (last.type, last.level) == ("failed", "error")

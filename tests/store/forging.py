@@ -64,7 +64,7 @@ def refusal(file: bytes) -> str:
 
 def check_message(message: str) -> None:
     """What a hostile file may make us say: bounded, and nothing that moves a cursor."""
-    assert message.startswith("This is not a model file that can be used: ")
+    assert message.startswith("This is not a usable model file: ")
     assert message.isprintable()
     assert len(message.encode()) < 3_000
 

@@ -62,7 +62,7 @@ def test_one_folder_is_listed_and_not_its_namesakes(blobs: BlobStore) -> None:
 
 def test_nothing_is_ever_replaced(blobs: BlobStore) -> None:
     blobs.put(KEY, b"first")
-    with pytest.raises(Conflict, match=r"names/1\.safetensors is in the store already") as caught:
+    with pytest.raises(Conflict, match=r"names/1\.safetensors is already in the store") as caught:
         blobs.put(KEY, b"second")
     assert caught.value.code == "file_exists"
     assert content_of(blobs, KEY) == b"first"

@@ -202,7 +202,7 @@ def test_a_limit_on_files_at_any_byte(blobs: BlobStore, root: Path, limit: int) 
         (errno.ENOSPC, "the disk is full; free some space"),
         (errno.EDQUOT, "the disk quota is used up; free some space"),
         (errno.EROFS, "the disk is read-only; mount it for writing"),
-        (errno.EACCES, "permission denied; give Charloom's user the right"),
+        (errno.EACCES, "permission denied; give Charloom's user access"),
         (errno.ENOENT, "the store is not there"),
     ],
 )

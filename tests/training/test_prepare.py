@@ -135,7 +135,7 @@ def test_a_mark_and_foreign_line_ends_are_mended_and_mentioned(tmp_path: Path) -
     assert not set("\ufeff\r") & set(prepared.vocabulary.characters)
     assert prepared.profile.records == len(NAMES.split("\n"))
     assert [w for w in prepared.profile.warnings if "byte-order mark" in w]
-    assert [w for w in prepared.profile.warnings if "line ends" in w]
+    assert [w for w in prepared.profile.warnings if "line endings" in w]
 
 
 def test_warnings_name_what_may_disappoint(tmp_path: Path) -> None:

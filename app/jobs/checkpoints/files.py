@@ -1,8 +1,8 @@
-"""Checkpoints as files: safetensors with the facts as JSON in the header, no pickle.
+"""Checkpoints as files: safetensors with all other values as JSON in the header, no pickle.
 
 Takes and returns ``charlm.Checkpoint``; files are written and read through a
 ``BlobStore``, which flushes them to the disk and reads them back. A file is
-used only if its digest is the one in its row. Knows no SQL.
+used only if its digest matches its row. Knows no SQL.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def store_checkpoint(blobs: BlobStore, key: str, checkpoint: Checkpoint) -> Blob
 
 
 def _pieces(checkpoint: Checkpoint) -> Iterator[bytes | memoryview]:
-    """The file in pieces: no second copy of the tensors is made.
+    """The file in pieces, without a second copy of the tensors.
 
     The format: https://huggingface.co/docs/safetensors (8 bytes, little-endian:
     the header's length; the header; the tensors without gaps).
@@ -62,7 +62,7 @@ def _pieces(checkpoint: Checkpoint) -> Iterator[bytes | memoryview]:
 
 
 def load_checkpoint(blobs: BlobStore, info: CheckpointInfo) -> Checkpoint:
-    """The checkpoint of a row; raises NotFound, StorageFailed, InvalidInput if it was changed."""
+    """The checkpoint of a row; raises NotFound, StorageFailed, InvalidInput if it has changed."""
     with blobs.open(info.uri) as stream:
         raw = stream.read()
     if hashlib.sha256(raw).hexdigest() != info.sha256:

@@ -1,7 +1,7 @@
-"""Decide which checkpoints are kept: best and final ones always, periodic ones for a while.
+"""Decide which checkpoints to keep: best and final ones always, periodic ones for some days.
 
-Takes a database and the store of checkpoints. Rows go first, then files, so that a row
-never points at a missing file; files without a row go with the next round.
+Takes a database and the store of checkpoints. Rows are deleted before files, so a row never
+points at a missing file; files without a row are removed in the next round.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Retention:
         self._days = days
 
     def apply(self) -> int:
-        """Remove old files and files without a row; returns the number of files removed."""
+        """Remove expired checkpoints and files without a row; returns the number of the latter."""
         for key in self._expired():
             self._checkpoints.delete(key)
         self._checkpoints.sweep()
@@ -51,7 +51,7 @@ class Retention:
             return list(session.scalars(gone))
 
     def _orphans(self) -> list[str]:
-        """Files without a row, except of runs that a process may be writing now."""
+        """Files without a row, except those of runs that a process may be writing now."""
         files = self._checkpoints.sizes()
         with self._database.session(read_only=True) as session:
             known = set(session.scalars(select(CheckpointRow.uri)))

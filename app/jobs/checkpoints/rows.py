@@ -1,8 +1,8 @@
 """The rows of checkpoints, written by the holder of a lease.
 
-Files come first and are given their row here, in a transaction that holds the
-lease; the keys of files that are not needed any more come back, to be deleted
-after. Knows no files.
+A checkpoint's file is written first; its row is added here, in a transaction that holds the
+lease. Returns the keys of files that are no longer needed, for the caller to delete.
+Knows no files.
 """
 
 from __future__ import annotations
@@ -51,20 +51,13 @@ class CheckpointRows:
             return read_checkpoints(session, run_id)
 
     def add(self, claim: Claim, run_id: str, new: NewCheckpoint) -> list[str]:
-        """Give a stored checkpoint its row; returns the keys of those it replaces.
+        """Add the row of a stored checkpoint; returns the keys of those it replaces.
 
-        A checkpoint beyond every earlier one is progress: attempts are counted from zero.
         Raises LeaseLost.
         """
         with self._database.session() as session:
             renew_lease(session, claim, self._times)
-            furthest = session.scalar(
-                select(func.max(CheckpointRow.step)).where(CheckpointRow.run_id == run_id)
-            )
-            if furthest is None or new.step > furthest:
-                session.execute(
-                    update(JobRow).where(JobRow.id == claim.job_id).values(attempts_used=0)
-                )
+            _count_from_zero_if_further(session, claim, run_id, new.step)
             session.execute(
                 insert(CheckpointRow).values(
                     id=new_ulid(),
@@ -97,6 +90,15 @@ class CheckpointRows:
             )
 
 
+def _count_from_zero_if_further(session: Session, claim: Claim, run_id: str, step: int) -> None:
+    """A checkpoint beyond every earlier one is progress: count attempts from zero again."""
+    furthest = session.scalar(
+        select(func.max(CheckpointRow.step)).where(CheckpointRow.run_id == run_id)
+    )
+    if furthest is None or step > furthest:
+        session.execute(update(JobRow).where(JobRow.id == claim.job_id).values(attempts_used=0))
+
+
 def _forget(session: Session, checkpoints: list[CheckpointInfo]) -> list[str]:
     ids = [each.id for each in checkpoints]
     session.execute(delete(CheckpointRow).where(CheckpointRow.id.in_(ids)))
@@ -104,7 +106,7 @@ def _forget(session: Session, checkpoints: list[CheckpointInfo]) -> list[str]:
 
 
 def _superfluous(checkpoints: list[CheckpointInfo]) -> list[CheckpointInfo]:
-    """All but the newest of each kind, and of the periodic ones the newest two."""
+    """All but the newest of each kind; of the periodic ones, all but the newest two."""
     gone: list[CheckpointInfo] = []
     for kind, kept in _KEPT:
         gone += [each for each in checkpoints if each.kind == kind][kept:]

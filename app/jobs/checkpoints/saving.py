@@ -1,8 +1,8 @@
 """Decide when a training writes a checkpoint, and which one it resumes from.
 
-Takes a training between two steps; writes the file first, its row second, and removes
-those it replaces. What prevents a checkpoint (a full disk) becomes an event, and the
-training goes on: it costs safety, not the result.
+Takes a training between two steps; writes the file first and its row second, then removes
+the checkpoints that it replaces. If a checkpoint cannot be written (a full disk), an event
+says so and the training continues: a crash would then cost more, but the result is safe.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Tell(Protocol):
 
 
 class CheckpointSaver:
-    """The checkpoints of one attempt; ``begin`` comes before saving."""
+    """The checkpoints of one attempt; call ``begin`` before saving."""
 
     def __init__(
         self,
@@ -50,7 +50,7 @@ class CheckpointSaver:
         self._saved_at = 0.0
 
     def newest(self) -> Checkpoint | None:
-        """The furthest checkpoint that can be read; those that cannot are dropped.
+        """The furthest readable checkpoint; drops those that cannot be read.
 
         Raises LeaseLost, StorageFailed.
         """
@@ -102,8 +102,8 @@ class CheckpointSaver:
 
     @property
     def _training(self) -> Training:
-        assert self._trainer is not None, "begin first"
-        assert self._trainer.training is not None, "nothing is trained yet"
+        assert self._trainer is not None, "begin was not called"
+        assert self._trainer.training is not None, "the training has not started"
         return self._trainer.training
 
 

@@ -1,9 +1,8 @@
 """Where runners run: the port that every executor implements.
 
-``start`` returns a reference, and that reference is what is stored with the attempt,
-queried and stopped, by any server.
-Only the executor can read it. The runner reports its machine and process itself. Knows
-nothing of job states.
+``start`` returns a reference, which is stored with the attempt; any server can query or stop
+the runner by it. Only the executor can read it. The runner reports its own machine and process.
+Knows nothing of job states.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ class Status(StrEnum):
 
     ALIVE = "alive"
     GONE = "gone"
-    STOPPED = "stopped"  #: it exists but is suspended
+    STOPPED = "stopped"  #: exists but is suspended
     UNKNOWN = "unknown"  #: this executor cannot tell; only the lease can
 
 
@@ -27,13 +26,13 @@ class Executor(Protocol):
     """Start a runner, find it again, query it, stop it, and report how it ended."""
 
     name: str
-    """Stored with each attempt: only the executor that started it is asked about it."""
+    """Stored with each attempt: only the executor that started it is queried."""
 
     def start(self, claim: Claim) -> str:
         """Start the runner of a claim; returns its reference. Raises StorageFailed when refused."""
 
     def find(self, claim: Claim) -> str | None:
-        """The reference of a runner whose dispatcher died before it could be stored."""
+        """The reference of a runner whose dispatcher died before storing it."""
 
     def status(self, reference: str) -> Status:
         """The status of a runner now."""
@@ -42,7 +41,7 @@ class Executor(Protocol):
         """Ask a runner to end, or kill it with all its children."""
 
     def exit_code(self, reference: str) -> int | None:
-        """How a runner ended, negative for a signal; None if that is not known."""
+        """How a runner ended, negative for a signal; None if unknown."""
 
     def last_words(self, claim: Claim) -> str:
         """The end of what the runner wrote to its standard error."""

@@ -12,13 +12,14 @@ _FOLDER = Path(_init).parent
 
 
 def runner_arguments(claim: Claim) -> list[str]:
-    """The arguments that tell the runner its attempt."""
+    """The arguments that name the runner's attempt."""
     return [claim.job_id, str(claim.number), str(claim.token)]
 
 
 def runner_command(claim: Claim) -> list[str]:
-    """Python's arguments: the module and its own. ``-P`` keeps the current folder off the
-    module path.
+    """Arguments for Python: the module and the module's arguments.
+
+    ``-P`` keeps the current folder off the module path.
     """
     return ["-P", "-m", f"{_package}.runner", *runner_arguments(claim)]
 
@@ -26,7 +27,7 @@ def runner_command(claim: Claim) -> list[str]:
 def runner_path() -> dict[str, str]:
     """The environment in which Python finds this same package.
 
-    A clone that is not installed is found by its folder; an installed package
-    (``charloom``, which is kept in ``app/`` where it is edited) by Python itself.
+    A clone that is not installed is found by its folder. An installed package is found by
+    Python itself; it is called ``charloom``, also where an editable install keeps it in ``app/``.
     """
     return {"PYTHONPATH": str(_FOLDER.parent)} if _FOLDER.name == _package else {}

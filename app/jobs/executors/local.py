@@ -26,13 +26,13 @@ from .processes import RunnerProcess, running
 _LAST_WORDS: Final = 8_000  # bytes kept of a crashed runner's output
 _OLD: Final = 86_400.0  # seconds for which a runner's output is kept
 _SWEEP_SECONDS: Final = 600.0
-_REMEMBERED: Final = 1000  # exit codes
+_REMEMBERED: Final = 1000  # exit codes kept
 
 
 class LocalExecutor:
     """One process group for each runner.
 
-    ``environment`` is added to this process's own; ``folder`` takes their standard error;
+    ``environment`` is added to this process's own; ``folder`` gets the runners' output;
     ``gpus`` are assigned in turn.
     """
 
@@ -64,7 +64,7 @@ class LocalExecutor:
                 )
         except OSError as error:
             raise StorageFailed(
-                f"No training process could be started: {error.strerror}."
+                f"The training process could not be started: {error.strerror}."
             ) from error
         reference = _reference(RunnerProcess.of(child.pid))
         with self._lock:
@@ -83,7 +83,7 @@ class LocalExecutor:
             if code is not None:
                 self._exit_codes[reference] = code
                 return Status.GONE
-            # One that is just ending is gone at the next check, when its exit code is known.
+            # A child that is just ending is GONE at the next check, once its exit code is known.
             known = _process(reference).status()
             return Status.STOPPED if known is Status.STOPPED else Status.ALIVE
         return _process(reference).status()
@@ -103,7 +103,7 @@ class LocalExecutor:
                 log.seek(0, os.SEEK_END)
                 log.seek(max(0, log.tell() - _LAST_WORDS))
                 text = log.read().decode("utf-8", errors="replace")
-                return text.replace("\0", "�").strip()  # PostgreSQL keeps no NUL
+                return text.replace("\0", "�").strip()  # PostgreSQL cannot store NUL
         except OSError:
             return ""
 
@@ -126,7 +126,7 @@ class LocalExecutor:
         return self._folder / f"{claim.job_id}-{claim.number}.log"
 
     def _gpu(self) -> dict[str, str]:
-        """The GPU that the fewest of our runners use, if there are several."""
+        """The GPU for the next runner, in turn; nothing unless there are several."""
         if len(self._gpus) < 2:
             return {}
         with self._lock:

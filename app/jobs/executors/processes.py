@@ -18,10 +18,10 @@ _SAME_START: Final = 2.0  # seconds; some systems round start times
 
 
 class RunnerProcess(NamedTuple):
-    """A process, and no later one with the same number.
+    """A process, distinguished from later ones with the same number.
 
-    ``started`` is in seconds from the machine's start: changing the clock must not make it
-    another process.
+    ``started`` is in seconds from the machine's start, so that changing the clock does not
+    make it another process.
     """
 
     host: str
@@ -30,7 +30,7 @@ class RunnerProcess(NamedTuple):
 
     @classmethod
     def of(cls, pid: int) -> RunnerProcess:
-        """A process of this machine; one that has ended already started at 0."""
+        """A process of this machine; ``started`` is 0 if it has already ended."""
         try:
             started = _started(psutil.Process(pid))
         except psutil.Error:
@@ -70,7 +70,7 @@ def running(arguments: Sequence[str]) -> RunnerProcess | None:
         try:
             if process.cmdline()[-len(wanted) :] == wanted:
                 return RunnerProcess.of(process.pid)
-        except psutil.Error:  # gone by now, or another user's
+        except psutil.Error:  # has ended by now, or belongs to another user
             continue
     return None
 

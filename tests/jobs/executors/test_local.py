@@ -98,7 +98,7 @@ def test_last_words_can_be_kept_by_any_database(tmp_path: Path) -> None:
 
 def test_a_machine_that_refuses_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(StorageFailed, match="No training process"):
+    with pytest.raises(StorageFailed, match="The training process could not be started"):
         LocalExecutor({}, tmp_path / "file").start(CLAIM)
     assert LocalExecutor({}, tmp_path / "none").last_words(CLAIM) == ""
 
