@@ -11,8 +11,6 @@ import math
 from collections.abc import Sequence
 from typing import Final
 
-import numpy as np
-from numpy.typing import NDArray
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
@@ -70,31 +68,26 @@ def read_series(
 
 def _buckets(rows: Sequence[tuple[int, int, float, str]], most: int) -> tuple[Bucket, ...]:
     """Merge neighbouring points into at most ``most`` buckets; min and max keep spikes."""
-    steps = [row[0] for row in rows]
-    times = [row[1] for row in rows]
-    values = np.array([row[2] if row[3] == "finite" else np.nan for row in rows])
     count = min(len(rows), max(1, min(most, MOST_BUCKETS)))
-    bounds = np.linspace(0, len(rows), count + 1).astype(int).tolist()
-    return tuple(
-        _bucket(steps[begin], steps[end - 1], times[end - 1], values[begin:end])
-        for begin, end in itertools.pairwise(bounds)
-    )
+    bounds = (len(rows) * bucket // count for bucket in range(count + 1))
+    return tuple(_bucket(rows[begin:end]) for begin, end in itertools.pairwise(bounds))
 
 
-def _bucket(first: int, last: int, at: int, values: NDArray[np.float64]) -> Bucket:
-    finite = values[np.isfinite(values)]
-    if not len(finite):
-        return Bucket(first, last, at, len(values), None, None, None, None, len(values))
+def _bucket(rows: Sequence[tuple[int, int, float, str]]) -> Bucket:
+    finite = [value for _, _, value, kind in rows if kind == "finite"]
+    first, last, at, count = rows[0][0], rows[-1][0], rows[-1][1], len(rows)
+    if not finite:
+        return Bucket(first, last, at, count, None, None, None, None, count)
     return Bucket(
         first,
         last,
         at,
-        len(values),
-        float(finite.min()),
-        float(finite.max()),
-        float(finite.mean()),
-        float(finite[-1]),
-        len(values) - len(finite),
+        count,
+        min(finite),
+        max(finite),
+        math.fsum(finite) / len(finite),
+        finite[-1],
+        count - len(finite),
     )
 
 
