@@ -15,8 +15,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import Final, TypeVar
+from typing import Final, Protocol, TypeVar
 
 import torch
 
@@ -54,28 +53,21 @@ _NICENESS: Final = 10
 T = TypeVar("T")
 
 
-@dataclass(frozen=True)
-class Surroundings:
-    """The stores of a runner."""
+class Surroundings(Protocol):
+    """The parts of an installation that an attempt uses."""
 
-    database: Database
-    models: BlobStore
-    registry: Registry
-    datasets: Datasets
-    checkpoints: BlobStore
-    times: Times
-
-    @classmethod
-    def of(cls, installation: FullInstallation) -> Surroundings:
-        """The stores of an installation, by the URLs in its settings."""
-        return cls(
-            database=installation.database,
-            models=installation.models,
-            registry=installation.registry,
-            datasets=installation.datasets,
-            checkpoints=installation.checkpoints,
-            times=installation.times,
-        )
+    @property
+    def database(self) -> Database: ...
+    @property
+    def models(self) -> BlobStore: ...
+    @property
+    def registry(self) -> Registry: ...
+    @property
+    def datasets(self) -> Datasets: ...
+    @property
+    def checkpoints(self) -> BlobStore: ...
+    @property
+    def times(self) -> Times: ...
 
 
 class Attempt:
@@ -267,7 +259,7 @@ def main(arguments: list[str]) -> int:
     torch.set_num_threads(settings.threads)
     attempt = Attempt(
         # The server has migrated; a runner of an older server must not.
-        Surroundings.of(FullInstallation(settings, migrate=False)),
+        FullInstallation(settings, migrate=False),
         Claim(job_id, int(number), int(token)),
         on_lost=lambda: os._exit(LEASE_LOST),
     )

@@ -8,17 +8,22 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final, NamedTuple, Protocol
 
+from .bounds import Bound, limit
 from .errors import InvalidInput
 
 _MOST_FIELD: Final = 200  # characters shown of a field's name
+#: What pydantic calls a number beyond a range, and the argument that set that end.
+_LIMITS: Final = {
+    "greater_than": "gt",
+    "greater_than_equal": "ge",
+    "less_than": "lt",
+    "less_than_equal": "le",
+}
 _CODES: Final = {
+    **dict.fromkeys(_LIMITS, "out_of_range"),
     "missing": "missing",
     "extra_forbidden": "unknown_field",
     "unsupported": "unsupported",
-    "greater_than": "out_of_range",
-    "greater_than_equal": "out_of_range",
-    "less_than": "out_of_range",
-    "less_than_equal": "out_of_range",
     "finite_number": "out_of_range",
     "too_long": "out_of_range",
     "too_short": "out_of_range",
@@ -36,19 +41,6 @@ class Validation(Protocol):
     """A failed validation: pydantic's ValidationError, or FastAPI's."""
 
     def errors(self) -> Any: ...
-
-
-class Bounded(Protocol):
-    """The numbers from ``least`` to ``most``; see ``charlm.bounds``."""
-
-    @property
-    def least(self) -> float: ...
-    @property
-    def most(self) -> float: ...
-    @property
-    def above_least(self) -> bool: ...
-    @property
-    def below_most(self) -> bool: ...
 
 
 class Complaint(NamedTuple):
@@ -70,7 +62,7 @@ def complaint(error: Validation, *, within: int = 0) -> Complaint:
     field = ".".join(part for part in parts if not _is_branch(part))[:_MOST_FIELD]
     kind = str(first["type"])
     code = _CODES.get(kind, "invalid_type" if kind.endswith("_type") else "invalid_value")
-    return Complaint(field, _predicate(kind, str(first["msg"])), code)
+    return Complaint(field, _predicate(first), code)
 
 
 def invalid(error: Validation, *, within: int = 0, whole: str = "The body") -> InvalidInput:
@@ -80,7 +72,7 @@ def invalid(error: Validation, *, within: int = 0, whole: str = "The body") -> I
     return InvalidInput(f"{sentence}.", param=first.field or None, code=first.code)
 
 
-def bounded(bound: Bounded) -> dict[str, float]:
+def bounded(bound: Bound) -> dict[str, float]:
     """A bound as the keyword arguments of pydantic's ``Field``."""
     return {
         "gt" if bound.above_least else "ge": bound.least,
@@ -88,12 +80,16 @@ def bounded(bound: Bounded) -> dict[str, float]:
     }
 
 
-def _predicate(kind: str, message: str) -> str:
+def _predicate(complaint: Mapping[str, Any]) -> str:
+    kind = str(complaint["type"])
     if kind == "missing":
         return "is required"
     if kind == "extra_forbidden":
         return "is not a known field"
-    text = message.rstrip(".")
+    if kind in _LIMITS:
+        operator = _LIMITS[kind]
+        return f"must be {limit(operator, complaint['ctx'][operator])}"
+    text = str(complaint["msg"]).rstrip(".")
     if text.startswith("Input should be "):
         return text.replace("Input should be", "must be", 1)
     return f": {text.removeprefix('Value error, ')}"

@@ -72,7 +72,7 @@ def measure_overhead(place: Place, repeats: int) -> str:
         bare.append(_bare(job, file))
         claim = place.queue.claim("bench", "local")
         assert claim is not None
-        attempt = Timed(place.surroundings, claim, on_lost=lambda: os._exit(3))
+        attempt = Timed(place, claim, on_lost=lambda: os._exit(3))
         attempt.run()
         jobs.append(attempt.took)
         beside.append(attempt.beside / attempt.took[0])

@@ -31,7 +31,7 @@ def attempt(place: Place) -> Attempt:
         session.execute(update(JobRow).values(not_before=0))
     claim = place.queue.claim("test", "local")
     assert claim is not None
-    return Attempt(place.surroundings, claim, on_lost=lambda: None)
+    return Attempt(place, claim, on_lost=lambda: None)
 
 
 def at_step(monkeypatch: pytest.MonkeyPatch, step: int, act: Callable[[], Any]) -> None:
@@ -257,7 +257,7 @@ def test_a_lost_lease_ends_the_process(place: Place, monkeypatch: pytest.MonkeyP
     claim = place.queue.claim("test", "local")
     assert claim is not None
     lost = threading.Event()
-    runner = Attempt(quick(place).surroundings, claim, on_lost=lost.set)
+    runner = Attempt(quick(place), claim, on_lost=lost.set)
 
     def take_over() -> None:
         with place.database.session() as session:

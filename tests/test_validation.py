@@ -38,7 +38,7 @@ class Outer(BaseModel):
         ({"name": "."}, "name: a dot is no name.", "name", "invalid_value"),
         (
             {"name": "a", "network": {"layers": 16}},
-            "network.layers must be less than or equal to 15.",
+            "network.layers must be at most 15.",
             "network.layers",
             "out_of_range",
         ),

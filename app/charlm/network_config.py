@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, get_args
 
-from .bounds import Bound, check_bounds, out_of_range
+from ..bounds import Bound, check_bounds, out_of_range
 from .cells import Activation, Cell, CellDescriptor, cell_of
 
 NETWORK_BOUNDS: Final[Mapping[str, Bound]] = {

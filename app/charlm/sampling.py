@@ -16,8 +16,8 @@ from typing import Any, Final
 
 import numpy as np
 
+from ..bounds import Bound, check_bounds, out_of_range
 from ..errors import InvalidInput
-from .bounds import Bound, check_bounds, out_of_range
 
 SAMPLING_BOUNDS: Final[Mapping[str, Bound]] = {
     "temperature": Bound(0.0, 5.0),

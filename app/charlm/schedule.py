@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Final, Literal, get_args
 
-from .bounds import Bound, check_bounds, out_of_range
+from ..bounds import Bound, check_bounds, out_of_range
 
 OptimizerName = Literal["sgd", "adam", "adamw"]
 LossName = Literal["cross_entropy", "squared_error"]

@@ -14,6 +14,7 @@ import torch
 import typer
 from rich.table import Table
 
+from ..bounds import Bound
 from ..charlm.cells import Cell
 from ..charlm.decoder import PRECISIONS, Precision
 from ..charlm.network import CharNetwork
@@ -22,7 +23,7 @@ from ..engine.bench import ROWS, Result, measure
 from ..errors import InvalidInput
 from ..wiring.full import FullInstallation
 from . import console
-from .options import AsJson, command
+from .options import AsJson, command, within
 
 _SYMBOLS = 100
 _COLUMNS = ("", "rows", "threads", "engine", "plain loop", "times", "floor", "reached")
@@ -42,7 +43,8 @@ def bench(
         str, typer.Option(help="Numbers of processor threads, separated by commas.")
     ] = "1",
     seconds: Annotated[
-        float, typer.Option(help="Time of one round; each figure is the median of three.", min=0.01)
+        float,
+        within(Bound(0.01, 3600), "Time of one round; each figure is the median of three."),
     ] = 0.3,
     precision: Annotated[str | None, typer.Option(help="int8 or float32.")] = None,
     as_json: AsJson = False,

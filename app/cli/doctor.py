@@ -82,11 +82,11 @@ def _database(installation: Installation) -> str:
 
 
 def _models(installation: Installation) -> str:
-    report = installation.index.synchronise()
+    report = installation.registry.synchronise()
     if report.damaged:
         key, reason = next(iter(report.damaged.items()))
         raise StorageFailed(f"{key}: {reason}")
-    names = ", ".join(each.id for each in installation.index.list())
+    names = ", ".join(each.id for each in installation.registry.list())
     return f"{installation.settings.models_url}: {names or 'none yet'}"
 
 

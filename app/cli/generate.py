@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from ..bounds import Bound
 from ..charlm.sampling import SAMPLING_BOUNDS
 from ..engine.sequence import MOST_CHOICES, MOST_SYMBOLS
 from . import console
@@ -17,12 +18,8 @@ from .texts import texts_of
 def generate(
     name: Annotated[str, typer.Argument(help="A model: name, name@version or name@alias.")],
     prompt: Annotated[str, typer.Option(help="Text to continue.")] = "",
-    count: Annotated[
-        int, typer.Option("--count", "-n", min=1, max=MOST_CHOICES, help="How many texts.")
-    ] = 1,
-    max_tokens: Annotated[
-        int, typer.Option(min=1, max=MOST_SYMBOLS, help="Most characters per text.")
-    ] = 256,
+    count: Annotated[int, within(Bound(1, MOST_CHOICES), "How many texts.", "--count", "-n")] = 1,
+    max_tokens: Annotated[int, within(Bound(1, MOST_SYMBOLS), "Most characters per text.")] = 256,
     temperature: Annotated[
         float,
         within(SAMPLING_BOUNDS["temperature"], "0 takes the likeliest; 1 is the network's own."),

@@ -15,9 +15,10 @@ from rich.table import Column, Table
 
 from ..errors import NotFound
 from ..jobs.states import FINAL
+from ..rendering.lists import PAGE_BOUND
 from . import console
 from .job_sources import JobSource, job_source
-from .options import AsJson, Url
+from .options import AsJson, Url, within
 
 app = typer.Typer(
     name="jobs",
@@ -48,7 +49,7 @@ def list_jobs(
     state: Annotated[
         str | None, typer.Option(help="Only jobs in this state: running, queued, …")
     ] = None,
-    limit: Annotated[int, typer.Option(min=1, max=100)] = 20,
+    limit: Annotated[int, within(PAGE_BOUND, "How many jobs.")] = 20,
     as_json: AsJson = False,
     url: Url = None,
 ) -> None:

@@ -32,8 +32,8 @@ def models(as_json: AsJson = False, url: Url = None) -> None:
 def _local() -> list[dict[str, Any]]:
     """The models of the local store, including files copied into it by hand."""
     with Installation(console.settings()) as installation:
-        installation.index.synchronise()
-        return [model_object(version) for version in installation.index.list()]
+        installation.registry.synchronise()
+        return [model_object(version) for version in installation.registry.list()]
 
 
 def _remote(url: str) -> list[dict[str, Any]]:

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ..charlm.bounds import Bound
+from ..bounds import Bound
 
 Url = Annotated[
     str | None, typer.Option(help="Use the server at this address instead of this machine.")
@@ -22,6 +22,12 @@ def command(function: Callable[..., None]) -> typer.Typer:
     return alone
 
 
-def within(bound: Bound, help: str | None = None) -> Any:
-    """An option for a bounded number; an excluded end of the range is refused later."""
-    return typer.Option(min=bound.least, max=bound.most, help=help)
+def within(bound: Bound, help: str = "", *names: str) -> Any:
+    """An option for a bounded number."""
+
+    def check(value: float | None) -> float | None:
+        if value is not None and not bound.holds(value):
+            raise typer.BadParameter(f"must be {bound.expected(value)}.")
+        return value
+
+    return typer.Option(*names, callback=check, help=f"{help} {str(bound).capitalize()}.".lstrip())

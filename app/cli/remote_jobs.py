@@ -7,6 +7,7 @@ from typing import Any
 import httpx
 
 from ..rendering.ids import bare_id, shown
+from ..rendering.lists import PAGE_BOUND
 from .remote import ask
 
 
@@ -31,7 +32,7 @@ class RemoteJobs:
         ask(self._client, "DELETE", f"/v1/jobs/{_in_path(id)}")
 
     def events(self, id: str, after: int) -> list[dict[str, Any]]:
-        asked = {"after": after, "limit": 100}
+        asked = {"after": after, "limit": PAGE_BOUND.most}
         path = f"/v1/jobs/{_in_path(id)}/events"
         found: list[dict[str, Any]] = ask(self._client, "GET", path, params=asked)["data"]
         return found

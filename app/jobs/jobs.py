@@ -22,9 +22,9 @@ from ..training.planning import (
     AS_ASKED,
     TrainingPlan,
     check_memory,
-    corpus_facts,
     memory_needed,
     plan_training,
+    vocabulary_size,
 )
 from .control import JobControl
 from .queue import NewJob
@@ -88,7 +88,7 @@ class Jobs(JobControl):
         base = self._base(spec.base_model)
         wishes = spec.wishes
         plan = plan_training(dataset, wishes, speed=self._speed(), base=base)
-        symbols = corpus_facts(dataset, wishes, base).symbols
+        symbols = vocabulary_size(dataset, base)
         check_memory(
             memory_needed(plan.network, plan.training, symbols, dataset.characters),
             self._memory_limit or memory_limit(),

@@ -21,7 +21,7 @@ from pydantic import (
     field_validator,
 )
 
-from ..charlm.bounds import Bound
+from ..bounds import Bound
 from ..charlm.cells import Activation, Cell
 from ..charlm.corpus.windows import FRACTION_BOUNDS
 from ..charlm.network_config import NETWORK_BOUNDS

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from pydantic import BaseModel
 
+from ..bounds import Bound
 from ..errors import InvalidInput
+
+PAGE_BOUND: Final = Bound(1, 100)
+"""How many rows a page may have."""
 
 
 class ListAnswer(BaseModel):

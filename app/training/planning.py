@@ -116,14 +116,18 @@ def plan_training(
 def corpus_facts(text: Described, wishes: Wishes, base: Base | None = None) -> CorpusFacts:
     """The facts on which the choice depends, from a text's description."""
     held_out = wishes.validation_fraction + wishes.test_fraction
-    known = base.card["symbols"] if base else 0
     return CorpusFacts(
         format=text.format,
         train_characters=max(1, round(text.characters * (1 - held_out))),
-        symbols=max(text.symbols + RESERVED, known),
+        symbols=vocabulary_size(text, base),
         mean_length=text.characters / max(1, text.records),
         typical_length=max(1, text.typical_length),
     )
+
+
+def vocabulary_size(text: Described, base: Base | None = None) -> int:
+    """V: the symbols of the text with the reserved ones, or those of ``base`` if it has more."""
+    return max(text.symbols + RESERVED, base.card["symbols"] if base else 0)
 
 
 def complete(

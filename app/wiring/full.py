@@ -60,15 +60,10 @@ class FullInstallation(Installation):
         self._executor = executor
 
     @cached_property
-    def index(self) -> Registry:
+    def registry(self) -> Registry:
         """Names, versions and aliases, and the artifacts behind them."""
         self._bring_shipped_models()
         return Registry(self.database, self.models)
-
-    @property
-    def registry(self) -> Registry:
-        """The index, typed so that artifacts can be published and opened."""
-        return self.index
 
     @cached_property
     def datasets(self) -> Datasets:
@@ -99,7 +94,7 @@ class FullInstallation(Installation):
         limit, threads = self.settings.training_memory_mb, self._training_threads
         return Jobs(
             self.database,
-            self.index,
+            self.registry,
             self.datasets,
             self.checkpoints,
             memory_limit_bytes=None if limit is None else limit * _MIB,

@@ -55,7 +55,7 @@ class Installation:
         return BlobStore(self.settings.checkpoints_url)
 
     @cached_property
-    def index(self) -> ModelIndex:
+    def registry(self) -> ModelIndex:
         """Names, versions and aliases."""
         self._bring_shipped_models()
         return ModelIndex(self.database, self.models)

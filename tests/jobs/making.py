@@ -20,7 +20,6 @@ from app.jobs.runner_door import RunnerDoor
 from app.jobs.spec import JobSpec
 from app.jobs.times import Times
 from app.jobs.values import Job
-from app.runner import Surroundings
 from app.settings import Settings
 from app.store.blobs import BlobStore
 
@@ -67,17 +66,6 @@ class Place:
     @property
     def door(self) -> RunnerDoor:
         return RunnerDoor(self.database, self.times)
-
-    @property
-    def surroundings(self) -> Surroundings:
-        return Surroundings(
-            database=self.database,
-            models=self.models,
-            registry=self.registry,
-            datasets=self.datasets,
-            checkpoints=self.checkpoints,
-            times=self.times,
-        )
 
     def spec(self, training: dict[str, Any] | None = None, **fields: Any) -> JobSpec:
         """A job of a second, but for what is asked for differently."""

@@ -40,12 +40,7 @@ class FullDisk(BlobStore):
 
 
 def attempt_with(place: Place, **stores: Any) -> Attempt:
-    runner = attempt(place)
-    return Attempt(
-        replace(runner.around, **stores),
-        runner.claim,
-        on_lost=lambda: None,
-    )
+    return Attempt(replace(place, **stores), attempt(place).claim, on_lost=lambda: None)
 
 
 def test_a_full_disk_costs_checkpoints_but_not_the_training(place: Place) -> None:

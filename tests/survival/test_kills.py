@@ -138,7 +138,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Tensor]:
     job = alone.submitted(LONG)
     claim = alone.queue.claim("test", "local")
     assert claim is not None
-    Attempt(alone.surroundings, claim, on_lost=lambda: None).run()
+    Attempt(alone, claim, on_lost=lambda: None).run()
     database.close()
     return final(alone, job)
 

@@ -52,7 +52,7 @@ def attempt(place: Place) -> Attempt:
         session.execute(update(JobRow).values(not_before=0))
     claim = place.queue.claim("test", "local")
     assert claim is not None
-    return Attempt(place.surroundings, claim, on_lost=lambda: None)
+    return Attempt(place, claim, on_lost=lambda: None)
 
 
 def final(place: Place, job: Job) -> dict[str, Tensor]:

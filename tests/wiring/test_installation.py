@@ -14,7 +14,7 @@ from app.errors import StorageFailed
 from app.jobs.executors.local import LocalExecutor
 from app.jobs.spec import JobSpec
 from app.jobs.states import JobState
-from app.runner import Attempt, Surroundings
+from app.runner import Attempt
 from app.settings import Settings
 from app.wiring.full import FullInstallation, runner_environment
 from app.wiring.installation import Installation
@@ -33,7 +33,7 @@ def test_each_part_is_built_when_it_is_wanted_and_once(here: Path) -> None:
     with FullInstallation(Settings(models_dir="own")) as installation:
         assert list(here.iterdir()) == []
         assert installation.jobs is installation.jobs
-        assert installation.registry is installation.index
+        assert installation.registry is installation.registry
         assert not (here / "own").exists()
         assert "engine" not in installation.__dict__
         assert "dispatcher" not in installation.__dict__
@@ -44,20 +44,20 @@ def test_each_part_is_built_when_it_is_wanted_and_once(here: Path) -> None:
 
 def test_the_shipped_models_come_into_a_new_place(here: Path) -> None:
     with Installation(Settings()) as installation:
-        assert installation.index.synchronise().added == ["names@1", "shakespeare@1"]
+        assert installation.registry.synchronise().added == ["names@1", "shakespeare@1"]
     shutil.rmtree(here / "models" / "names")
     with Installation(Settings()) as installation:
-        installation.index.synchronise()
+        installation.registry.synchronise()
         assert not (here / "models" / "names").exists()
 
 
 def test_a_models_folder_that_is_away_is_not_filled_again(here: Path) -> None:
     """A mount that comes late: two of ours in its place would hide what was there."""
     with Installation(Settings()) as installation:
-        installation.index.synchronise()
+        installation.registry.synchronise()
     (here / "models").rename(here / "elsewhere")
     with Installation(Settings()) as installation:
-        assert [each.name for each in installation.index.list()] == ["names", "shakespeare"]
+        assert [each.name for each in installation.registry.list()] == ["names", "shakespeare"]
     assert not (here / "models").exists()
 
 
@@ -66,14 +66,14 @@ def test_a_models_folder_that_is_away_is_not_filled_again(here: Path) -> None:
 )
 def test_a_place_that_was_chosen_is_left_as_it_is(here: Path, chosen: Settings) -> None:
     with Installation(chosen) as installation:
-        assert installation.index.list() == []
+        assert installation.registry.list() == []
     assert not (here / "models").exists()
 
 
 def test_a_place_that_cannot_be_written_says_so(here: Path) -> None:
     (here / "data").write_text("in the way")
     with Installation(Settings()) as installation, pytest.raises(StorageFailed):
-        _ = installation.index
+        _ = installation.registry
 
 
 def test_the_settings_choose_the_executor(here: Path) -> None:
@@ -123,7 +123,7 @@ def test_a_job_whose_text_checkpoints_and_model_lie_in_an_object_store(
                 session.execute(update(JobRow).values(not_before=0))
             claim = installation.jobs._queue.claim("test", "local")
             assert claim is not None
-            attempt = Attempt(Surroundings.of(installation), claim, on_lost=lambda: None)
+            attempt = Attempt(installation, claim, on_lost=lambda: None)
             if ended_early:
                 attempt.terminate()
             attempt.run()

@@ -14,7 +14,7 @@ from typing import Final, Literal, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from ..bounds import Bound, out_of_range
+from ...bounds import Bound, out_of_range
 
 CorpusFormat = Literal["text", "lines"]
 SplitName = Literal["train", "validation", "test"]

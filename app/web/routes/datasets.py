@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Annotated, Final, Literal, get_args
+from typing import Annotated, Final, get_args
 
 from fastapi import APIRouter, Query, Request
 from starlette.responses import JSONResponse, Response
@@ -15,15 +15,10 @@ from ...rendering.datasets import DatasetAnswer, DatasetDeleted, DatasetList, da
 from ...rendering.ids import bare_after, bare_id, shown
 from ...rendering.lists import listed
 from ..dependencies import Backend, ServedBy
+from ..http.pages import After, Limit, Order
 from ..http.uploads import FORM, Said, receive
 
 router = APIRouter(prefix="/v1/datasets", tags=["datasets"])
-
-Limit = Annotated[int, Query(ge=1, le=100)]
-After = Annotated[
-    str | None, Query(max_length=100, description="The last id of the previous page.")
-]
-Order = Annotated[Literal["asc", "desc"], Query(description="By time.")]
 
 _MIB: Final = 1 << 20
 _FIELDS: Final = ("name", "format")

@@ -21,6 +21,7 @@ from ...rendering.ids import bare_id
 from ...rendering.jobs import EventList, event_object, job_object
 from ...rendering.lists import listed
 from ..dependencies import Backend, ServedBy
+from ..http.pages import Limit
 from ..http.problems import error_object, request_id
 from ..http.streaming import EVENT_HEADERS, Live, with_pings
 
@@ -47,7 +48,7 @@ async def events(
     served: ServedBy,
     id: str,
     after: Cursor = None,
-    limit: Annotated[int, Query(ge=1, le=100)] = 20,
+    limit: Limit = 20,
     last_event_id: Annotated[str | None, Header(description="Where a stream resumes.")] = None,
 ) -> Response:
     """Events after the one with the id ``after``, oldest first.

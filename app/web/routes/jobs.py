@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final
 
 from fastapi import APIRouter, Header, Query, Request
 from starlette.responses import JSONResponse, Response
@@ -17,16 +17,11 @@ from ...rendering.jobs import JobAnswer, JobDeleted, JobList, job_object
 from ...rendering.lists import listed
 from ..dependencies import ServedBy
 from ..http.bodies import documented, read_document
+from ..http.pages import After, Limit, OfModel, Order
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 
 MOST_BYTES: Final = 1 << 20
-
-Limit = Annotated[int, Query(ge=1, le=100)]
-After = Annotated[
-    str | None, Query(max_length=100, description="The last id of the previous page.")
-]
-Order = Annotated[Literal["asc", "desc"], Query(description="By time.")]
 
 
 @router.post(
@@ -53,7 +48,7 @@ async def submit(
 async def list_jobs(
     served: ServedBy,
     state: Annotated[JobState | None, Query()] = None,
-    model: Annotated[str | None, Query(max_length=200, pattern=r"^[ -~]*$")] = None,
+    model: OfModel = None,
     limit: Limit = 20,
     after: After = None,
     order: Order = "desc",

@@ -6,7 +6,7 @@ import asyncio
 import tempfile
 from collections.abc import AsyncGenerator, Iterator
 from pathlib import Path
-from typing import Annotated, BinaryIO, Final, Literal
+from typing import Annotated, BinaryIO, Final
 
 from fastapi import APIRouter, Query, Request
 from starlette.responses import JSONResponse, Response
@@ -26,6 +26,7 @@ from ...store.artifact import Artifact, read
 from ...store.layout import checked_alias, checked_name
 from ..dependencies import Backend, ServedBy
 from ..http.bodies import capped, documented, json_body
+from ..http.pages import After, Limit, Order
 from ..http.streaming import Live
 from ..schemas import AliasRequest
 
@@ -33,12 +34,6 @@ router = APIRouter(prefix="/v1/models", tags=["models"])
 
 SAFETENSORS: Final = "application/octet-stream"
 _MIB: Final = 1 << 20
-
-Limit = Annotated[int, Query(ge=1, le=100)]
-After = Annotated[
-    str | None, Query(max_length=400, description="The last id of the previous page.")
-]
-Order = Annotated[Literal["asc", "desc"], Query(description="By name, or by number.")]
 
 
 @router.get("", response_model=ModelList, summary="List models")

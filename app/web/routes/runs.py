@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Annotated, Literal
+from typing import Annotated
 
 from fastapi import APIRouter, Query
 from starlette.responses import JSONResponse, Response
@@ -20,6 +20,7 @@ from ...rendering.runs import (
     series_object,
 )
 from ..dependencies import ServedBy
+from ..http.pages import After, Limit, OfModel, Order
 
 router = APIRouter(prefix="/v1/runs", tags=["jobs"])
 
@@ -29,10 +30,10 @@ Name = Annotated[str, Query(min_length=1, max_length=64, pattern=r"^[ -~]*$")]
 @router.get("", response_model=RunList, summary="List runs")
 async def list_runs(
     served: ServedBy,
-    model: Annotated[str | None, Query(max_length=200, pattern=r"^[ -~]*$")] = None,
-    limit: Annotated[int, Query(ge=1, le=100)] = 20,
-    after: Annotated[str | None, Query(max_length=100)] = None,
-    order: Annotated[Literal["asc", "desc"], Query(description="By time.")] = "desc",
+    model: OfModel = None,
+    limit: Limit = 20,
+    after: After = None,
+    order: Order = "desc",
 ) -> Response:
     """Runs, newest first; optionally only those of one model."""
     page = await asyncio.to_thread(

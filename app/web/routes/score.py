@@ -16,7 +16,7 @@ from ..dependencies import ServedBy
 from ..http.answers import check_numbers, json_answer
 from ..http.bodies import documented, json_body, read_json
 from ..http.streaming import Live, collect
-from ..schemas import RankRequest, ScoreRequest
+from ..schemas import MOST_TOP, RankRequest, ScoreRequest
 from ..score_lines import answers
 from ..scoring import Scoring
 
@@ -36,7 +36,7 @@ async def score(
     served: ServedBy,
     model: Annotated[str | None, Query(description="For NDJSON.", max_length=400)] = None,
     per_character: Annotated[bool, Query(description="For NDJSON.")] = False,
-    top: Annotated[int, Query(description="For NDJSON.", ge=0, le=20)] = 0,
+    top: Annotated[int, Query(description="For NDJSON.", ge=0, le=MOST_TOP)] = 0,
 ) -> Response:
     """Nats, bits per character, perplexity and percentile of each text."""
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() == NDJSON:

@@ -12,7 +12,6 @@ import signal
 import socketserver
 import subprocess
 import sys
-import tempfile
 import threading
 from contextlib import suppress
 from dataclasses import dataclass
@@ -88,10 +87,10 @@ class _Child:
 class Supervisor:
     """The runners of one supervisor, by references that it makes up."""
 
-    def __init__(self) -> None:
+    def __init__(self, folder: Path) -> None:
         self._children: dict[str, _Child] = {}
         self._lock = threading.Lock()
-        self._folder = Path(tempfile.mkdtemp())
+        self._folder = folder
 
     def start(self, *parts: Any) -> str:
         claim, reference = Claim(*parts), uuid4().hex
@@ -142,7 +141,7 @@ class Supervisor:
 
 def main(address: str) -> None:
     """Supervise until killed."""
-    supervisor = Supervisor()
+    supervisor = Supervisor(Path(address).parent)
 
     class Door(socketserver.StreamRequestHandler):
         def handle(self) -> None:

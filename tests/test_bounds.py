@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 import typer.main
 from pydantic import BaseModel
+from typer.testing import CliRunner
 
-from app.charlm.bounds import Bound, check_bounds
+from app.bounds import Bound, check_bounds
 from app.charlm.corpus.windows import FRACTION_BOUNDS
 from app.charlm.network_config import NETWORK_BOUNDS
 from app.charlm.sampling import SAMPLING_BOUNDS
@@ -47,7 +48,7 @@ def test_the_field_is_named() -> None:
     class Asked:
         layers, dropout = 99, None
 
-    with pytest.raises(InvalidInput, match=r"^network.layers must be from 1 to 15\.$") as caught:
+    with pytest.raises(InvalidInput, match=r"^network.layers must be at most 15\.$") as caught:
         check_bounds(Asked(), {"dropout": Bound(0, 1), "layers": Bound(1, 15)}, group="network.")
     assert (caught.value.param, caught.value.code) == ("network.layers", "out_of_range")
 
@@ -87,14 +88,16 @@ def test_specifications_and_bodies_have_the_bounds_of_what_they_become(
     ],
 )
 def test_options_have_the_bounds_of_what_they_become(command: Any, bounds: Bounds) -> None:
-    declared: dict[str, Any] = {p.name: p for p in typer.main.get_command(command).params}
-    shared = [name for name in bounds if getattr(declared.get(name), "max", None) is not None]
+    """The help says the bound, and a number above it is refused in the bound's words."""
+    options = typer.main.get_command(command).params
+    shared = {p.name: p for p in options if p.name in bounds}
     assert len(shared) >= 4
-    for name in shared:
-        assert (declared[name].min, declared[name].max) == (
-            bounds[name].least,
-            bounds[name].most,
-        ), name
+    for name, option in shared.items():
+        bound, flag = bounds[str(name)], option.opts[0]
+        assert str(getattr(option, "help", "")).endswith(f"{str(bound).capitalize()}."), name
+        above = str(int(bound.most) + 1)
+        said = CliRunner().invoke(command, ["FILE", flag, above]).output
+        assert f"Invalid value for '{flag}': must be {bound.expected(math.inf)}." in said
 
 
 def test_no_number_of_a_bound_stands_in_the_places_that_read_it() -> None:

@@ -2,15 +2,19 @@
 
 Each bound is defined once, next to the class it applies to (``NETWORK_BOUNDS``,
 ``TRAINING_BOUNDS``, ``SAMPLING_BOUNDS``, ``FRACTION_BOUNDS``). The command line, job
-specifications and request bodies read it from there.
+specifications and request bodies read it from there, and all refuse a number beyond it
+in the same words.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Final
 
-from ..errors import InvalidInput
+from .errors import InvalidInput
+
+_LIMITS: Final = {"gt": "above", "ge": "at least", "lt": "below", "le": "at most"}
 
 
 @dataclass(frozen=True)
@@ -35,6 +39,14 @@ class Bound:
         high = "below" if self.below_most else "at most"
         return f"{low} {_shown(self.least)} and {high} {_shown(self.most)}"
 
+    def expected(self, value: float) -> str:
+        """What ``value``, which is not allowed, should be: ``at most 15``."""
+        if value > self.least:
+            return limit("lt" if self.below_most else "le", self.most)
+        if value <= self.least:
+            return limit("gt" if self.above_least else "ge", self.least)
+        return str(self)  # NaN
+
 
 def check_bounds(fields: object, bounds: Mapping[str, Bound], *, group: str = "") -> None:
     """Check the attributes of ``fields`` against their bounds; None passes.
@@ -44,12 +56,17 @@ def check_bounds(fields: object, bounds: Mapping[str, Bound], *, group: str = ""
     for name, bound in bounds.items():
         value = getattr(fields, name)
         if value is not None and not bound.holds(value):
-            raise out_of_range(f"{group}{name}", str(bound))
+            raise out_of_range(f"{group}{name}", bound.expected(value))
 
 
 def out_of_range(field: str, expected: str) -> InvalidInput:
     """The error for a field that must be ``expected``."""
     return InvalidInput(f"{field} must be {expected}.", param=field, code="out_of_range")
+
+
+def limit(operator: str, number: float) -> str:
+    """One end of a range in words: ``at least 1`` for ``ge``; pydantic has the same names."""
+    return f"{_LIMITS[operator]} {_shown(number)}"
 
 
 def _shown(number: float) -> str:
