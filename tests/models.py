@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from app.charlm.corpus.windows import CorpusFormat
+from app.charlm.corpus.format import CorpusFormat
 from app.charlm.network import CharNetwork
 from app.charlm.network_config import NetworkConfig
 from app.charlm.scoring import Calibration

@@ -14,7 +14,7 @@ from pydantic import BaseModel
 from typer.testing import CliRunner
 
 from app.bounds import Bound, check_bounds
-from app.charlm.corpus.windows import FRACTION_BOUNDS
+from app.charlm.corpus.format import FRACTION_BOUNDS
 from app.charlm.network_config import NETWORK_BOUNDS
 from app.charlm.sampling import SAMPLING_BOUNDS
 from app.charlm.schedule import TRAINING_BOUNDS

@@ -21,7 +21,7 @@ from typing import Any, BinaryIO, Final
 
 from ulid import ULID
 
-from ..charlm.corpus.windows import CorpusFormat
+from ..charlm.corpus.format import CorpusFormat
 from ..database.dataset_tables import DatasetRow
 from ..database.session import Database
 from ..database.tables import new_ulid

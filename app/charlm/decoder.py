@@ -255,6 +255,24 @@ def _rectangles(
     return order, lengths, ids, goals
 
 
+def bias_row(sampling: Sampling, symbols: int) -> Floats:
+    """The logit biases as one row [V], or [0] if there are none.
+
+    Raises InvalidInput for a symbol that the network does not have.
+    """
+    row = np.zeros(symbols if sampling.logit_bias else 0, dtype=np.float32)
+    for symbol_id, value in sampling.logit_bias:
+        if not 0 <= symbol_id < symbols:
+            raise InvalidInput(
+                f"logit_bias names symbol {symbol_id}, but the model's symbols are 0 to "
+                f"{symbols - 1}.",
+                param="logit_bias",
+                code="out_of_range",
+            )
+        row[symbol_id] = value
+    return row
+
+
 def _empty_reading(shape: tuple[int, ...], top: int) -> Reading:
     tops = np.zeros((*shape, top), dtype=np.int32)
     return Reading(np.zeros(shape), np.zeros(shape, dtype=np.int32), tops, np.zeros(tops.shape))

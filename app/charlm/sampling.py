@@ -3,21 +3,17 @@
 The random number is a function of (seed, choice, position) and no generator is shared, so
 a sequence gives the same text whatever else is being served. The symbol is the first,
 in the order of ids, at which the cumulative probability exceeds that number. The
-compiled functions are in ``kernels/sampling.py``.
-
-Shapes: V symbols.
+compiled functions are in ``kernels/sampling.py``. Imports no numpy: the command line reads
+the bounds.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final
-
-import numpy as np
+from typing import Final
 
 from ..bounds import Bound, check_bounds, out_of_range
-from ..errors import InvalidInput
 
 SAMPLING_BOUNDS: Final[Mapping[str, Bound]] = {
     "temperature": Bound(0.0, 5.0),
@@ -64,19 +60,3 @@ class Sampling:
     def counts_matter(self) -> bool:
         """Whether earlier symbols change what is drawn."""
         return bool(self.frequency_penalty or self.presence_penalty)
-
-    def bias_row(self, symbols: int) -> np.ndarray[Any, np.dtype[np.float32]]:
-        """The biases as one float32 row [V], or [0] when there are none."""
-        if not self.logit_bias:
-            return np.zeros(0, dtype=np.float32)
-        row = np.zeros(symbols, dtype=np.float32)
-        for symbol_id, value in self.logit_bias:
-            if not 0 <= symbol_id < symbols:
-                raise InvalidInput(
-                    f"logit_bias names symbol {symbol_id}, but the model's symbols are 0 to "
-                    f"{symbols - 1}.",
-                    param="logit_bias",
-                    code="out_of_range",
-                )
-            row[symbol_id] = value
-        return row

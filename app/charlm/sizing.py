@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from .cells import Cell
-from .corpus.windows import CorpusFormat
+from .corpus.format import CorpusFormat
 from .network_config import NetworkConfig
 from .schedule import TrainingConfig
 

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from ..errors import TrainingFailed
 from .checkpoint import Checkpoint
-from .corpus import Corpus
+from .corpus.corpus import Corpus
 from .corpus.windows import Window, Windows
 from .evaluation import evaluate
 from .measures import Measures

@@ -9,7 +9,7 @@ import typer
 
 from ..bounds import Bound
 from ..charlm.sampling import SAMPLING_BOUNDS
-from ..engine.sequence import MOST_CHOICES, MOST_SYMBOLS
+from ..engine.limits import MOST_CHOICES, MOST_SYMBOLS
 from . import console
 from .options import Url, command, within
 from .texts import texts_of

@@ -10,7 +10,7 @@ from typing import Any
 
 import httpx
 
-from ..charlm.corpus.windows import CorpusFormat
+from ..charlm.corpus.format import CorpusFormat
 from ..errors import NotFound, StorageFailed
 from ..jobs.spec import JobSpec
 from ..rendering.choices import choice_line

@@ -17,7 +17,7 @@ import typer
 from ..catalog.model_rows import ModelVersion
 from ..catalog.models import Registry
 from ..charlm.cells import Cell
-from ..charlm.corpus.windows import FRACTION_BOUNDS, CorpusFormat
+from ..charlm.corpus.format import FRACTION_BOUNDS, CorpusFormat
 from ..charlm.device import DeviceName, pick_device
 from ..charlm.network_config import NETWORK_BOUNDS
 from ..charlm.schedule import TRAINING_BOUNDS

@@ -24,6 +24,7 @@ import time
 from collections.abc import Callable, Hashable
 from weakref import WeakKeyDictionary
 
+from ..charlm.decoder import bias_row
 from ..charlm.workers import Workers
 from ..errors import Overloaded, TooLate
 from .lane import Lane
@@ -116,7 +117,7 @@ class Engine:
         now = self._clock()
         timeout = request.timeout_seconds
         self.check(request.symbols)
-        request.sampling.bias_row(network.decoder.symbols)  # raises for an unknown symbol
+        bias_row(request.sampling, network.decoder.symbols)  # raises for an unknown symbol
         deadline = None if timeout is None else now + timeout
         submission = Submission(request, network, sink, deadline, now)
         with self._wake:

@@ -19,7 +19,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from ..charlm.decoder import Row
+from ..charlm.decoder import Row, bias_row
 from ..charlm.workers import ALONE, Workers
 from .sequence import FinishReason, Piece, Sequence
 from .state_cache import StateCache
@@ -268,7 +268,7 @@ class Lane:
                 current=int(sequence.prompt[-1]),
                 sampling=sampling,
                 counts=np.zeros(symbols if sampling.counts_matter else 0, dtype=np.int32),
-                biases=sampling.bias_row(symbols),
+                biases=bias_row(sampling, symbols),
                 choice=sequence.index,
                 boundary=sequence.request.boundary,
             )

@@ -13,7 +13,6 @@ from __future__ import annotations
 from collections.abc import Sequence as Listed
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,12 +20,6 @@ from numpy.typing import NDArray
 from ..charlm.decoder import Row
 from ..charlm.sampling import Sampling
 from ..charlm.vocabulary import BOUNDARY, Ids
-
-MOST_SYMBOLS: Final = 100_000
-"""The maximum length of a text in symbols."""
-
-MOST_CHOICES: Final = 128
-"""The maximum number of choices per prompt."""
 
 
 class FinishReason(StrEnum):

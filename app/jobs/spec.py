@@ -23,7 +23,7 @@ from pydantic import (
 
 from ..bounds import Bound
 from ..charlm.cells import Activation, Cell
-from ..charlm.corpus.windows import FRACTION_BOUNDS
+from ..charlm.corpus.format import FRACTION_BOUNDS
 from ..charlm.network_config import NETWORK_BOUNDS
 from ..charlm.schedule import TRAINING_BOUNDS, LossName, OptimizerName, ScheduleName
 from ..errors import InvalidInput

@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, Field
 
 from ..catalog.datasets import Dataset
-from ..charlm.corpus.windows import CorpusFormat
+from ..charlm.corpus.format import CorpusFormat
 from .ids import shown
 from .lists import ListAnswer
 

@@ -17,7 +17,7 @@ from typing import Any, BinaryIO, Final
 import torch
 from torch import Tensor
 
-from ..charlm.corpus.windows import CorpusFormat
+from ..charlm.corpus.format import CorpusFormat
 from ..charlm.network import CharNetwork
 from ..charlm.network_config import NetworkConfig
 from ..charlm.scoring import Calibration

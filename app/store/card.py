@@ -22,7 +22,7 @@ from pydantic import (
 )
 
 from ..charlm.cells import Activation, Cell
-from ..charlm.corpus.windows import CorpusFormat
+from ..charlm.corpus.format import CorpusFormat
 from ..charlm.measures import Measures
 from ..charlm.network_config import NetworkConfig
 from ..charlm.vocabulary import RESERVED, Vocabulary

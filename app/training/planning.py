@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Final, Protocol
 
 from ..charlm.cells import Cell
-from ..charlm.corpus.windows import CorpusFormat
+from ..charlm.corpus.format import CorpusFormat
 from ..charlm.network_config import NetworkConfig
 from ..charlm.schedule import TrainingConfig
 from ..charlm.sizing import Chosen, CorpusFacts, choose

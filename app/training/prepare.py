@@ -20,8 +20,11 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from ..charlm.corpus import Corpus, LineCorpus, TextCorpus
-from ..charlm.corpus.windows import CorpusFormat, smallest_id_type
+from ..charlm.corpus.corpus import Corpus
+from ..charlm.corpus.format import CorpusFormat
+from ..charlm.corpus.lines import LineCorpus
+from ..charlm.corpus.text import TextCorpus
+from ..charlm.corpus.windows import smallest_id_type
 from ..charlm.vocabulary import BOUNDARY, RESERVED, Vocabulary, code_points
 from ..errors import InvalidCorpus, NotFound, StorageFailed
 

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from ..charlm.checkpoint import Checkpoint
-from ..charlm.corpus import LineCorpus
+from ..charlm.corpus.lines import LineCorpus
 from ..charlm.corpus.windows import SplitName
 from ..charlm.decoder import Decoder, Row
 from ..charlm.device import pick_device

@@ -13,7 +13,7 @@ from pydantic import BaseModel, Field, ValidationError, WrapValidator, field_val
 from pydantic_core import PydanticCustomError
 
 from ..charlm.sampling import BIAS_BOUND, SAMPLING_BOUNDS
-from ..engine.sequence import MOST_CHOICES, MOST_SYMBOLS
+from ..engine.limits import MOST_CHOICES, MOST_SYMBOLS
 from ..validation import bounded
 from .http.bodies import Body
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from app.charlm.decoder import Decoder, Row
+from app.charlm.decoder import Decoder, Row, bias_row
 from app.charlm.kernels import stepping
 from app.charlm.sampling import Sampling
 from app.charlm.vocabulary import BOUNDARY, Ids
@@ -40,7 +40,7 @@ def generate(
         current=int(ids[-1]),
         sampling=sampling,
         counts=np.zeros(decoder.symbols if sampling.counts_matter else 0, dtype=np.int32),
-        biases=sampling.bias_row(decoder.symbols),
+        biases=bias_row(sampling, decoder.symbols),
         choice=choice,
         boundary=boundary,
     )

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.charlm.cells import Activation, Cell
-from app.charlm.decoder import PRECISIONS, Decoder, Precision, Row
+from app.charlm.decoder import PRECISIONS, Decoder, Precision, Row, bias_row
 from app.charlm.kernels.sampling import log_total
 from app.charlm.network import CharNetwork
 from app.charlm.network_config import NetworkConfig
@@ -179,7 +179,7 @@ def test_writing_together_in_any_steps_equals_the_plain_loop(
             current=BOUNDARY,
             sampling=sampling,
             counts=np.zeros(SYMBOLS if sampling.counts_matter else 0, dtype=np.int32),
-            biases=sampling.bias_row(SYMBOLS),
+            biases=bias_row(sampling, SYMBOLS),
             boundary=boundary,
         )
         for slot, (sampling, boundary, _) in enumerate(wanted)

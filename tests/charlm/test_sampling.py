@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from app.charlm.decoder import bias_row
 from app.charlm.kernels.sampling import choose, likeliest, log_total, uniform
 from app.charlm.sampling import Sampling
 from app.errors import InvalidInput
@@ -24,7 +25,7 @@ def draw(number: float = 0.5, *, boundary: bool = False, counts: Any = None, **g
             LOGITS,
             len(LOGITS),
             np.zeros(0, dtype=np.int32) if counts is None else np.array(counts, dtype=np.int32),
-            sampling.bias_row(len(LOGITS)),
+            bias_row(sampling, len(LOGITS)),
             sampling.temperature,
             sampling.top_p,
             sampling.top_k,
@@ -153,7 +154,7 @@ def test_a_wrong_value_is_named(field: str, value: object) -> None:
 
 def test_a_bias_for_a_symbol_that_is_not_there_is_named() -> None:
     with pytest.raises(InvalidInput, match="names symbol 99, but the model's symbols are 0 to 5"):
-        Sampling(logit_bias=((99, 1.0),)).bias_row(6)
+        bias_row(Sampling(logit_bias=((99, 1.0),)), 6)
 
 
 @given(st.lists(st.integers(-3, 3), min_size=1, max_size=12), st.integers(0, 14))

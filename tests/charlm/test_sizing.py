@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.charlm.cells import Cell
-from app.charlm.corpus.windows import CorpusFormat
+from app.charlm.corpus.format import CorpusFormat
 from app.charlm.sizing import Choice, CorpusFacts, choose
 from app.charlm.speed import measure_speed
 

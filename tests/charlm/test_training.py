@@ -14,7 +14,9 @@ import torch
 from torch import Tensor
 
 from app.charlm.checkpoint import Checkpoint
-from app.charlm.corpus import Corpus, LineCorpus, TextCorpus
+from app.charlm.corpus.corpus import Corpus
+from app.charlm.corpus.lines import LineCorpus
+from app.charlm.corpus.text import TextCorpus
 from app.charlm.evaluation import evaluate
 from app.charlm.network import CharNetwork
 from app.charlm.network_config import NetworkConfig

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from app.catalog.datasets import Datasets
-from app.charlm.corpus.windows import CorpusFormat
+from app.charlm.corpus.format import CorpusFormat
 from app.charlm.network_config import NetworkConfig
 from app.charlm.schedule import TrainingConfig
 from app.charlm.sizing import CorpusFacts

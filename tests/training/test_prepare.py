@@ -14,7 +14,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.charlm.corpus import LineCorpus, TextCorpus
+from app.charlm.corpus.lines import LineCorpus
+from app.charlm.corpus.text import TextCorpus
 from app.charlm.vocabulary import Vocabulary
 from app.errors import InvalidCorpus, NotFound, StorageFailed
 from app.training import prepare as datasets

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from ...errors import InvalidCorpus
 from ..vocabulary import BOUNDARY, Ids
-from .windows import IGNORED, CorpusFormat, SplitName, Window, Windows, check_fractions
+from .format import CorpusFormat, check_fractions
+from .windows import IGNORED, SplitName, Window, Windows
 
 MINIMUM_RECORDS: Final = 3
 _PAD_TO: Final = 8  # keeps distinct shapes few: oneDNN caches a primitive for each

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from ...errors import InvalidCorpus
 from ..vocabulary import BOUNDARY, Ids
-from .windows import IGNORED, CorpusFormat, SplitName, Window, Windows, check_fractions
+from .format import CorpusFormat, check_fractions
+from .windows import IGNORED, SplitName, Window, Windows
 
 RESET_PROBABILITY: Final = 0.02
 """The probability that a row resets its state at the start of a window.

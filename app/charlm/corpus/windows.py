@@ -7,23 +7,14 @@ the windows. Shapes: B rows, T time steps.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Literal, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ...bounds import Bound, out_of_range
-
-CorpusFormat = Literal["text", "lines"]
 SplitName = Literal["train", "validation", "test"]
-
-FRACTION_BOUNDS: Final[Mapping[str, Bound]] = {
-    "validation_fraction": Bound(0.0, 0.4, above_least=True),
-    "test_fraction": Bound(0.0, 0.4),
-}
-"""Bounds of the shares of a corpus to hold out."""
 
 IGNORED: Final = -1
 """The target at a padded position: neither trained on nor measured."""
@@ -72,10 +63,3 @@ def smallest_id_type(symbols: int) -> type[np.unsignedinteger]:
         if symbols <= np.iinfo(kind).max + 1:
             return kind
     return np.uint32
-
-
-def check_fractions(validation: float, test: float) -> None:
-    """Raise InvalidInput, naming the field, unless both fractions are within their bounds."""
-    for name, value in (("validation_fraction", validation), ("test_fraction", test)):
-        if not FRACTION_BOUNDS[name].holds(value):
-            raise out_of_range(f"training.{name}", str(FRACTION_BOUNDS[name]))

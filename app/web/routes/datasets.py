@@ -9,7 +9,7 @@ from fastapi import APIRouter, Query, Request
 from starlette.responses import JSONResponse, Response
 
 from ...catalog.datasets import Dataset, Upload, checked_dataset_name
-from ...charlm.corpus.windows import CorpusFormat
+from ...charlm.corpus.format import CorpusFormat
 from ...errors import InvalidInput, TooLarge
 from ...rendering.datasets import DatasetAnswer, DatasetDeleted, DatasetList, dataset_object
 from ...rendering.ids import bare_after, bare_id, shown
