@@ -21,7 +21,6 @@ import torch
 
 from .catalog.datasets import Datasets
 from .catalog.models import Registry
-from .catalog.publishing import adopt, published_by
 from .database.session import Database
 from .errors import (
     CharloomError,
@@ -58,8 +57,6 @@ class Surroundings(Protocol):
 
     @property
     def database(self) -> Database: ...
-    @property
-    def models(self) -> BlobStore: ...
     @property
     def registry(self) -> Registry: ...
     @property
@@ -123,7 +120,7 @@ class Attempt:
     def _do(self, job: Assignment, recorder: Recorder) -> None:
         """Train and publish, unless the run published before a crash or is stopped."""
         claim, door = self.claim, self._door
-        before = published_by(self.around.database, job.run_id)
+        before = self.around.registry.published_by(job.run_id)
         if before is not None:
             self._end(recorder, lambda: door.succeed_as(claim, before))
             return
@@ -150,15 +147,12 @@ class Attempt:
 
     def _publish(self, job: Assignment, artifact: Artifact, recorder: Recorder) -> None:
         """Publish the file that a crashed attempt left, or else this artifact."""
-        around, claim, door = self.around, self.claim, self._door
-        staged = adopt(around.database, around.models, job.model, job.run_id)
+        registry = self.around.registry
+        staged = registry.left_by(job.run_id, job.model)
         if staged is None:
-            staged = around.registry.stage(job.model, artifact, job.run_id)
+            staged = registry.stage(job.model, artifact, job.run_id)
         file = staged
-        self._end(
-            recorder,
-            lambda: publish(door, around.registry, around.database, around.models, claim, file),
-        )
+        self._end(recorder, lambda: publish(self._door, registry, self.claim, file))
 
     def _prepared(self, job: Assignment, recorder: Recorder) -> tuple[Trainer, Artifact | None]:
         """A trainer for the job's plan, and the artifact that it starts from."""

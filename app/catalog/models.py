@@ -10,9 +10,10 @@ from typing import Final
 
 from sqlalchemy.orm import Session
 
-from ..errors import Conflict
+from ..errors import CharloomError, Conflict
 from ..store.artifact import Artifact, chunks, read
-from ..store.layout import checked_name, model_key
+from ..store.layout import checked_name, model_key, parse_key
+from ..store.model_file import check
 from . import model_rows
 from .index import ModelIndex, Staged, changed, described
 from .model_rows import ModelVersion
@@ -30,10 +31,8 @@ class Registry(ModelIndex):
         for an invalid name, StorageFailed.
         """
         checked_name(name)
-        if run_id is not None:
-            with self._database.session(read_only=True) as session:
-                if before := model_rows.find_run(session, run_id):
-                    return before
+        if run_id is not None and (before := self.published_by(run_id)):
+            return before
         staged = self.stage(name, artifact, run_id)
         with self._database.session() as session:
             published = self.register(session, staged)
@@ -70,6 +69,28 @@ class Registry(ModelIndex):
         unstage the file.
         """
         return model_rows.insert_version(session, described(staged, staged.card.run_id))
+
+    def published_by(self, run_id: str) -> ModelVersion | None:
+        """The version that a run has published, if any."""
+        with self._database.session(read_only=True) as session:
+            return model_rows.find_run(session, run_id)
+
+    def left_by(self, run_id: str, name: str) -> Staged | None:
+        """The whole file of ``name`` that a run left without a row when it crashed, if any."""
+        with self._database.session(read_only=True) as session:
+            known = {each.key for each in model_rows.versions_of(session, name)}
+        for key in self._blobs.sizes(name):
+            place = parse_key(key)
+            if key in known or place is None:
+                continue
+            try:
+                with self._blobs.open(key) as stream:
+                    card = check(stream).card
+            except CharloomError:  # another run's damaged file
+                continue
+            if card.run_id == run_id:
+                return Staged(*place, card)
+        return None
 
     def unstage(self, staged: Staged) -> None:
         """Remove a staged file that will not become a version."""

@@ -12,6 +12,7 @@ import logging
 import os
 import threading
 import time
+from contextlib import suppress
 from typing import Final
 
 from ..database.session import Database
@@ -83,24 +84,27 @@ class Dispatcher:
     def _run(self) -> None:
         while not self._closed.is_set():
             try:
-                self.round()
-            except CharloomError as error:
-                _log.warning("jobs are waiting: %s", error.message)
-                self._end_hung()
+                self._try_round()
             except Exception:  # noqa: BLE001 (a bug of ours must not stop every job)
                 _log.exception("a round of the dispatcher failed")
             self._woken.wait(self._round_seconds)
             self._woken.clear()
 
+    def _try_round(self) -> None:
+        try:
+            self.round()
+        except CharloomError as error:
+            _log.warning("jobs are waiting: %s", error.message)
+            self._end_hung()
+
     def round(self) -> None:
         """Check everything once: first lost attempts, then jobs that are due."""
-        busy = 0
         active = self._door.active()
-        self._placed = {each.claim: each.reference for each in active if each.reference}
+        self._placed = {
+            each.claim: each.reference for each in active if each.reference and self._started(each)
+        }
         self._ended_hung &= {each.claim for each in active}
-        for attempt in active:
-            if self._looked_after(attempt):
-                busy += 1
+        busy = sum(self._looked_after(each) for each in active)
         asked = {each.claim for each in active if each.state in _STOPPING}
         self._asked_at = {claim: at for claim, at in self._asked_at.items() if claim in asked}
         late = {each.claim for each in active if each.late > 0}
@@ -122,10 +126,11 @@ class Dispatcher:
         """
         now = time.monotonic()
         for claim, reference in self._placed.items():
-            if self._executor.status(reference) is not Status.STOPPED:
-                self._late_at.pop(claim, None)
-            elif now - self._late_at.setdefault(claim, now) >= self._times.lease:
-                self._end_standing(claim, reference)
+            with suppress(StorageFailed):  # the executor does not answer either
+                if self._executor.status(reference) is not Status.STOPPED:
+                    self._late_at.pop(claim, None)
+                elif now - self._late_at.setdefault(claim, now) >= self._times.lease:
+                    self._end_standing(claim, reference)
 
     def _end_standing(self, claim: Claim, reference: str) -> None:
         self._ended_hung.add(claim)
@@ -144,9 +149,13 @@ class Dispatcher:
         _log.info("job %s: attempt %d is runner %s", claim.job_id, claim.number, reference)
         return True
 
+    def _started(self, attempt: ActiveAttempt) -> bool:
+        """Whether our executor started it; only then can the executor read its reference."""
+        return attempt.executor == self._executor.name
+
     def _reference(self, attempt: ActiveAttempt) -> str | None:
         """The attempt's reference; if none is stored, asks our executor for it."""
-        if attempt.reference is None and attempt.executor == self._executor.name:
+        if attempt.reference is None and self._started(attempt):
             found = self._executor.find(attempt.claim)
             if found is not None:
                 self._door.placed(attempt.claim, found)
@@ -154,14 +163,26 @@ class Dispatcher:
         return attempt.reference
 
     def _looked_after(self, attempt: ActiveAttempt) -> bool:
-        """Take back a lost attempt or stop one that should end; True if it uses a slot of ours."""
+        """Take back a lost attempt or stop one that should end; True if it uses a slot of ours.
+
+        A slot is used by what a dispatcher of this machine has claimed, wherever it runs.
+        """
+        here = attempt.owner.split("/")[0] == host_name()
+        try:
+            return self._checked(attempt) and here
+        except StorageFailed as error:
+            _log.warning("job %s: %s", attempt.claim.job_id, error.message)
+            self._lose_if_silent(attempt, "The training process no longer reports.")
+            return here
+
+    def _checked(self, attempt: ActiveAttempt) -> bool:
+        """True while there is a runner, or one may be just starting."""
         reference = self._reference(attempt)
         if reference is None:
             # Claimed, but no runner is known: its dispatcher is just starting it, or has died.
             self._lose_if_silent(attempt, "The training process was never started.")
-            return attempt.owner.split("/")[0] == host_name()
-        ours = attempt.executor == self._executor.name
-        status = self._executor.status(reference) if ours else Status.UNKNOWN
+            return True
+        status = self._executor.status(reference) if self._started(attempt) else Status.UNKNOWN
         if status is Status.UNKNOWN:
             self._lose_if_silent(attempt, "The training process no longer reports.")
         elif status is Status.GONE:

@@ -2,8 +2,7 @@
 
 The file is written first, under a reserved number; then one transaction registers it as a
 version and marks the job as succeeded. A crash before that transaction leaves a file without
-a row, which the next attempt publishes (``catalog.publishing.adopt``). After it nothing is
-left to do.
+a row, which the next attempt publishes (``Registry.left_by``). After it nothing is left to do.
 """
 
 from __future__ import annotations
@@ -11,22 +10,12 @@ from __future__ import annotations
 from ..catalog.index import Staged
 from ..catalog.model_rows import ModelVersion
 from ..catalog.models import Registry
-from ..catalog.publishing import adopt, published_by
-from ..database.session import Database
 from ..errors import LeaseLost
-from ..store.blobs import BlobStore
 from .runner_door import RunnerDoor
 from .values import Claim
 
 
-def publish(
-    door: RunnerDoor,
-    registry: Registry,
-    database: Database,
-    models: BlobStore,
-    claim: Claim,
-    staged: Staged,
-) -> ModelVersion:
+def publish(door: RunnerDoor, registry: Registry, claim: Claim, staged: Staged) -> ModelVersion:
     """Make the staged file a version and end the job.
 
     Raises LeaseLost. The file then stays, because another attempt may adopt it; it is removed
@@ -37,12 +26,12 @@ def publish(
     try:
         version = door.succeed(claim, registry, staged)
     except LeaseLost:
-        published = published_by(database, run_id)
+        published = registry.published_by(run_id)
         if published is not None and published.key != staged.key:
             registry.unstage(staged)
         raise
     if version.key != staged.key:
         registry.unstage(staged)
-    while (left := adopt(database, models, staged.name, run_id)) is not None:
+    while (left := registry.left_by(run_id, staged.name)) is not None:
         registry.unstage(left)  # from an attempt that seemed dead but was still writing
     return version

@@ -101,7 +101,7 @@ def publishing(place: Place) -> Callable[[Claim], None]:
         job = place.door.begin(claim, host="here", pid=1, pid_started=2.0)
         assert place.door.to_publishing(claim)
         staged = place.registry.stage(job.model, tiny_artifact(), job.run_id)
-        publish(place.door, place.registry, place.database, place.models, claim, staged)
+        publish(place.door, place.registry, claim, staged)
 
     return work
 
@@ -379,3 +379,51 @@ def test_a_failed_round_is_not_the_last(
         wait_for(lambda: place.jobs.get(job.id).is_final)
     assert "The disk is full." in caplog.text
     assert "a round of the dispatcher failed" in caplog.text
+
+
+def test_only_the_executor_that_started_a_runner_is_asked_about_it(place: Place) -> None:
+    """Nobody else can read its reference: not in a round, not while the database is away."""
+    place.submitted()
+    claim = place.queue.claim(f"{host_name()}/1", "another")
+    assert claim is not None
+    DispatcherDoor(place.database, place.times).placed(claim, "not/ours")
+
+    class Strict(Threads):
+        def status(self, reference: str) -> Status:
+            raise AssertionError(f"asked about {reference}")
+
+    dispatcher = Dispatcher(place.database, Strict(lambda claim: None), slots=1)
+    dispatcher.round()
+    dispatcher._end_hung()
+    assert place.jobs.list(state=JobState.RUNNING).items == []
+    assert [each.claim for each in DispatcherDoor(place.database, place.times).active()] == [claim]
+
+
+def test_an_executor_that_does_not_answer_holds_up_no_other_job(place: Place) -> None:
+    place.submitted()
+    silent = place.queue.claim(f"{host_name()}/1", "threads")
+    job = place.submitted()
+
+    class Silent(Threads):
+        def find(self, claim: Claim) -> str | None:
+            if claim == silent:
+                raise StorageFailed("Nothing answers.")
+            return super().find(claim)
+
+    with dispatching(place, Silent(publishing(place)), slots=2):
+        wait_for(lambda: place.jobs.get(job.id).is_final)
+
+
+def test_what_servers_elsewhere_run_takes_no_slot_here(place: Place) -> None:
+    """An executor for many machines knows the runners of every server."""
+    place.submitted()
+    elsewhere = place.queue.claim("elsewhere/1", "threads")
+    assert elsewhere is not None
+    end = threading.Event()
+    executor = Threads(lambda claim: waiting(end))
+    DispatcherDoor(place.database, place.times).placed(elsewhere, executor.start(elsewhere))
+    mine = place.submitted()
+    with dispatching(place, executor):
+        wait_for(lambda: len(executor.started) == 2)
+        assert executor.started[1].job_id == mine.id
+        end.set()

@@ -10,7 +10,6 @@ from sqlalchemy import text, update
 
 from app.catalog.index import Staged
 from app.catalog.model_rows import ModelVersion
-from app.catalog.publishing import adopt, published_by
 from app.database.job_tables import JobRow
 from app.errors import LeaseLost, UnknownModel
 from app.jobs.checkpoints.rows import NewCheckpoint
@@ -37,7 +36,7 @@ def checkpoint(step: int, kind: CheckpointKind = "periodic") -> NewCheckpoint:
 
 
 def published(place: Place, claim: Claim, staged: Staged) -> ModelVersion:
-    return publish(place.door, place.registry, place.database, place.models, claim, staged)
+    return publish(place.door, place.registry, claim, staged)
 
 
 def begun(place: Place, **fields: Any) -> tuple[Job, Claim]:
@@ -104,7 +103,7 @@ def test_what_a_stale_runner_wrote_is_never_missing_and_never_doubled(place: Pla
     current = taken_over(place, stale)
     place.door.begin(current, host="here", pid=1, pid_started=2.0)
     place.door.to_publishing(current)
-    adopted = adopt(place.database, place.models, job.model, job.run_id)
+    adopted = place.registry.left_by(job.run_id, job.model)
     assert adopted is not None
     with pytest.raises(LeaseLost):
         published(place, stale, first)
@@ -159,7 +158,7 @@ def test_a_crash_after_the_file_leaves_one_version(place: Place) -> None:
     second = taken_over(place, claim)
     place.door.begin(second, host="here", pid=1, pid_started=2.0)
     place.door.to_publishing(second)
-    staged = adopt(place.database, place.models, job.model, job.run_id)
+    staged = place.registry.left_by(job.run_id, job.model)
     assert staged is not None
     assert published(place, second, staged).id == "words@1"
     assert place.registry.synchronise().added == []
@@ -173,7 +172,7 @@ def test_a_file_that_synchronise_registered_first(place: Place) -> None:
     assert place.registry.synchronise().added == ["words@1"]
     second = taken_over(place, claim)
     place.door.begin(second, host="here", pid=1, pid_started=2.0)
-    before = published_by(place.database, job.run_id)
+    before = place.registry.published_by(job.run_id)
     assert before is not None
     place.door.succeed_as(second, before)
     assert place.jobs.get(job.id).model_version == "words@1"

@@ -23,13 +23,17 @@ class Status(StrEnum):
 
 
 class Executor(Protocol):
-    """Start a runner, find it again, query it, stop it, and report how it ended."""
+    """Start a runner, find it again, query it, stop it, and report how it ended.
+
+    Every verb raises StorageFailed, and nothing else, when what runs the runners does not
+    answer or refuses.
+    """
 
     name: str
     """Stored with each attempt: only the executor that started it is queried."""
 
     def start(self, claim: Claim) -> str:
-        """Start the runner of a claim; returns its reference. Raises StorageFailed when refused."""
+        """Start the runner of a claim and return its reference."""
 
     def find(self, claim: Claim) -> str | None:
         """The reference of a runner whose dispatcher died before storing it."""

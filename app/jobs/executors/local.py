@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -32,8 +33,8 @@ _REMEMBERED: Final = 1000  # exit codes kept
 class LocalExecutor:
     """One process group for each runner.
 
-    ``environment`` is added to this process's own; ``folder`` gets the runners' output;
-    ``gpus`` are assigned in turn.
+    ``environment`` is added to this process's own; ``folder`` gets the runners' output; each
+    runner gets the one of ``gpus`` that the fewest of our runners use.
     """
 
     name = "local"
@@ -44,6 +45,7 @@ class LocalExecutor:
         self._environment = {**runner_path(), **environment}
         self._folder = folder.absolute()
         self._children: dict[str, subprocess.Popen[bytes]] = {}
+        self._gpu_of: dict[str, str] = {}
         self._exit_codes: dict[str, int] = {}
         self._gpus = gpus
         self._swept_at = -float("inf")
@@ -51,6 +53,8 @@ class LocalExecutor:
 
     def start(self, claim: Claim) -> str:
         """Start a runner; raises StorageFailed when the machine refuses."""
+        gpu = self._free_gpu()
+        only = {} if gpu is None else {"CUDA_VISIBLE_DEVICES": gpu}
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             with self._log(claim).open("wb") as log:
@@ -60,7 +64,7 @@ class LocalExecutor:
                     stdout=log,
                     stderr=log,  # a file, not a pipe: the runner may outlive us
                     start_new_session=True,
-                    env={**os.environ, **self._environment, **self._gpu()},
+                    env={**os.environ, **self._environment, **only},
                 )
         except OSError as error:
             raise StorageFailed(
@@ -69,6 +73,8 @@ class LocalExecutor:
         reference = _reference(RunnerProcess.of(child.pid))
         with self._lock:
             self._children[reference] = child
+            if gpu is not None:
+                self._gpu_of[reference] = gpu
         return reference
 
     def find(self, claim: Claim) -> str | None:
@@ -113,6 +119,7 @@ class LocalExecutor:
                 if child.poll() is not None:
                     self._exit_codes[reference] = child.returncode
                     del self._children[reference]
+                    self._gpu_of.pop(reference, None)
             while len(self._exit_codes) > _REMEMBERED:
                 del self._exit_codes[next(iter(self._exit_codes))]
         if time.monotonic() - self._swept_at > _SWEEP_SECONDS:
@@ -125,13 +132,17 @@ class LocalExecutor:
     def _log(self, claim: Claim) -> Path:
         return self._folder / f"{claim.job_id}-{claim.number}.log"
 
-    def _gpu(self) -> dict[str, str]:
-        """The GPU for the next runner, in turn; nothing unless there are several."""
+    def _free_gpu(self) -> str | None:
+        """The GPU that the fewest runners use; None unless there are several."""
         if len(self._gpus) < 2:
-            return {}
+            return None
         with self._lock:
-            running = [child for child in self._children.values() if child.poll() is None]
-        return {"CUDA_VISIBLE_DEVICES": self._gpus[len(running) % len(self._gpus)]}
+            used = Counter(
+                gpu
+                for reference, gpu in self._gpu_of.items()
+                if self._children[reference].poll() is None
+            )
+        return min(self._gpus, key=lambda gpu: used[gpu])
 
 
 def _reference(process: RunnerProcess) -> str:

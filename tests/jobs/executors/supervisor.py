@@ -37,20 +37,14 @@ class SupervisedExecutor:
         self._address = address
 
     def start(self, claim: Claim) -> str:
-        try:
-            return str(self._ask("start", *_parts(claim)))
-        except OSError as error:
-            raise StorageFailed("The supervisor does not answer.") from error
+        return str(self._ask("start", *_parts(claim)))
 
     def find(self, claim: Claim) -> str | None:
         found = self._ask("find", *_parts(claim))
         return None if found is None else str(found)
 
     def status(self, reference: str) -> Status:
-        try:
-            return Status(self._ask("status", reference))
-        except OSError:
-            return Status.UNKNOWN
+        return Status(self._ask("status", reference))
 
     def stop(self, reference: str, *, force: bool) -> None:
         self._ask("stop", reference, force)
@@ -66,11 +60,14 @@ class SupervisedExecutor:
         return
 
     def _ask(self, verb: str, *arguments: Any) -> Any:
-        with socket(AF_UNIX, SOCK_STREAM) as connection:
-            connection.connect(self._address)
-            connection.sendall(json.dumps([verb, *arguments]).encode() + b"\n")
-            with connection.makefile("rb") as answer:
-                return json.loads(answer.readline())
+        try:
+            with socket(AF_UNIX, SOCK_STREAM) as connection:
+                connection.connect(self._address)
+                connection.sendall(json.dumps([verb, *arguments]).encode() + b"\n")
+                with connection.makefile("rb") as answer:
+                    return json.loads(answer.readline())
+        except (OSError, ValueError) as error:  # ValueError: it died in the middle of its answer
+            raise StorageFailed("The supervisor does not answer.") from error
 
 
 def _parts(claim: Claim) -> tuple[str, int, int]:

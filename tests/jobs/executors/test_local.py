@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -116,3 +117,31 @@ def test_a_runner_that_nobody_came_to_store_is_found_by_its_claim(executor: Loca
     finally:
         child.kill()
         child.wait()
+
+
+def test_each_runner_gets_the_gpu_that_the_fewest_use(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also when the first of two has ended: the third gets its GPU, not the busy one."""
+    show = "import os,sys,time; print(os.environ['CUDA_VISIBLE_DEVICES']); sys.stdout.flush()"
+    monkeypatch.setattr(
+        "app.jobs.executors.local.runner_command",
+        lambda claim: ["-c", show if claim.number == 1 else f"{show}; time.sleep(30)"],
+    )
+    executor = LocalExecutor({}, tmp_path, gpus=["4", "7"])
+
+    def gone(reference: str) -> bool:
+        return executor.status(reference) is Status.GONE
+
+    claims = [Claim("job", number, 1) for number in (1, 2, 3)]
+    first = executor.start(claims[0])
+    second = executor.start(claims[1])
+    wait_for(partial(gone, first))
+    third = executor.start(claims[2])
+    try:
+        shown = [wait_for(partial(executor.last_words, claim)) for claim in claims]
+        assert shown == ["4", "7", "4"]
+    finally:
+        for reference in (second, third):
+            executor.stop(reference, force=True)
+            wait_for(partial(gone, reference))
