@@ -124,12 +124,13 @@ class Attempt:
         if before is not None:
             self._end(recorder, lambda: door.succeed_as(claim, before))
             return
+        lineage = lineage_of(job)  # before training: it may be refused
         trainer, base = self._prepared(job, recorder)
         if not self._trained(job, trainer, recorder, self._saver(job, recorder), base):
             return
         self._patiently(recorder.flush)
         recorder.tell("measuring", "The network is being measured on held-out text.")
-        artifact = trainer.finish(lineage=lineage_of(job), run_id=job.run_id)
+        artifact = trainer.finish(lineage=lineage, run_id=job.run_id)
         if door.to_publishing(claim):
             self._publish(job, artifact, recorder)
         else:

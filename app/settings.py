@@ -42,7 +42,7 @@ class Settings(BaseSettings):
     )
     allowed_hosts: str = Field(
         "",
-        description="Host names that requests may be made to, with commas; * takes any.",
+        description="Host names that the server answers to, separated by commas; * means any.",
     )
     threads: int = Field(
         default_factory=lambda: max(
@@ -58,13 +58,13 @@ class Settings(BaseSettings):
     max_streams: int = Field(256, ge=1, le=65536, description="Sequences decoded at once.")
     queue_limit: int = Field(512, ge=0, le=1_000_000, description="Requests that may wait.")
     request_seconds: float = Field(
-        600.0, gt=0, le=86_400, description="A request that takes longer is ended, in seconds."
+        600.0, gt=0, le=86_400, description="Longest time for one request, in seconds."
     )
     state_cache_mb: int = Field(256, ge=0, description="Memory for cached prefix states, MiB.")
     model_memory_mb: int = Field(2048, ge=1, description="Memory for loaded models, MiB.")
     max_body_mb: int = Field(1024, ge=1, description="Largest upload, MiB.")
     executor: Literal["local"] = Field(
-        "local", description="What runs training jobs: processes of this machine."
+        "local", description="What starts training processes; local: this machine."
     )
     training_slots: int = Field(1, ge=0, le=64, description="Training jobs that run at once.")
     training_memory_mb: int | None = Field(
@@ -74,7 +74,7 @@ class Settings(BaseSettings):
         60.0,
         ge=0.5,
         le=3600,
-        description="A training process not heard of for this long is taken for dead, in seconds.",
+        description="Seconds without a sign of life after which a training process counts as dead.",
     )
     checkpoint_days: float = Field(
         7.0, ge=0, description="Days that periodic checkpoints of finished jobs are kept."

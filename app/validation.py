@@ -5,6 +5,7 @@ Also passes our own bounds on to pydantic. Knows neither HTTP nor files.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any, Final, NamedTuple, Protocol
 
@@ -19,6 +20,17 @@ _LIMITS: Final = {
     "less_than": "lt",
     "less_than_equal": "le",
 }
+#: What a type is called, by the first word of what pydantic calls a wrong one.
+_TYPES: Final = {
+    "bool": "true or false",
+    "dict": "an object",
+    "float": "a number",
+    "int": "an integer",
+    "list": "an array",
+    "model": "an object",
+    "string": "a string",
+}
+_SHOULD: Final = re.compile(r"^(Input|String|List|Dictionary|Data) should ")
 _CODES: Final = {
     **dict.fromkeys(_LIMITS, "out_of_range"),
     "missing": "missing",
@@ -89,11 +101,13 @@ def _predicate(complaint: Mapping[str, Any]) -> str:
     if kind in _LIMITS:
         operator = _LIMITS[kind]
         return f"must be {limit(operator, complaint['ctx'][operator])}"
-    text = str(complaint["msg"]).rstrip(".")
-    if text.startswith("Input should be "):
-        return text.replace("Input should be", "must be", 1)
-    return f": {text.removeprefix('Value error, ')}"
+    type, _, what = kind.partition("_")
+    if type in _TYPES and what.startswith(("type", "parsing", "from", "attributes")):
+        return f"must be {_TYPES[type]}"
+    text = str(complaint["msg"]).rstrip(".").removeprefix("Value error, ")
+    text = _SHOULD.sub("must ", text, count=1)
+    return text if text.startswith("must ") else f": {text}"
 
 
 def _is_branch(part: str) -> bool:
-    return part in _BRANCHES or part.startswith("constrained-")
+    return part in _BRANCHES or part.startswith(("constrained-", "function-"))

@@ -17,7 +17,7 @@ class Inner(BaseModel):
 class Outer(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
-    name: str
+    name: str = Field(max_length=8)
     network: Inner = Inner()
     tags: dict[str, str | bool | int] = Field(default_factory=dict)
 
@@ -34,7 +34,7 @@ class Outer(BaseModel):
     [
         ({}, "name is required.", "name", "missing"),
         ({"name": "a", "nam": 1}, "nam is not a known field.", "nam", "unknown_field"),
-        ({"name": 3}, "name must be a valid string.", "name", "invalid_type"),
+        ({"name": 3}, "name must be a string.", "name", "invalid_type"),
         ({"name": "."}, "name: a dot is no name.", "name", "invalid_value"),
         (
             {"name": "a", "network": {"layers": 16}},
@@ -42,9 +42,12 @@ class Outer(BaseModel):
             "network.layers",
             "out_of_range",
         ),
-        ({"name": "a", "tags": {"b": []}}, "tags.b must be a valid string.", "tags.b",
+        ({"name": "a", "network": {"layers": "x"}}, "network.layers must be an integer.",
+         "network.layers", "invalid_value"),
+        ({"name": "n" * 9}, "name must have at most 8 characters.", "name", "out_of_range"),
+        ({"name": "a", "tags": {"b": []}}, "tags.b must be a string.", "tags.b",
          "invalid_type"),
-        ([], "The body must be a valid dictionary or instance of Outer.", None, "invalid_type"),
+        ([], "The body must be an object.", None, "invalid_type"),
     ],
 )  # fmt: skip
 def test_the_first_complaint(document: Any, message: str, param: str | None, code: str) -> None:

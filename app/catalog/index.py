@@ -242,7 +242,8 @@ def described(staged: Staged, run_id: str | None) -> ModelVersion:
 
 def _alias_in_use(model_id: str, alias: str) -> Conflict:
     return Conflict(
-        f"The alias {alias!r} names {model_id}; point it elsewhere or delete it first.",
+        f"The alias {alias!r} points to {model_id}. First point it at another version, or delete "
+        "it.",
         code="alias_in_use",
     )
 

@@ -99,8 +99,8 @@ def _reasons(weights: int, limit: str, symbols: int, passes: float) -> tuple[Cho
     return (
         Chosen(("layers", "hidden_size"), f"{weights:,} weights; limited by {limit}"),
         Chosen(("embedding_size",), f"for {symbols:,} symbols"),
-        Chosen(("dropout",), f"about {passes:.1f} passes over the corpus"),
-        Chosen(("batch_size", "window"), "many small updates"),
+        Chosen(("dropout",), f"because the text is read about {_times(passes)}"),
+        Chosen(("batch_size", "window"), "small batches, so that there are many updates"),
         Chosen(("learning_rate",), "rises over the first steps, falls to zero at the end"),
     )
 
@@ -162,3 +162,7 @@ def _power_of_two(value: float) -> int:
     while power * 1.5 < value:
         power *= 2
     return power
+
+
+def _times(passes: float) -> str:
+    return "once" if passes < 1.5 else f"{passes:.0f} times"

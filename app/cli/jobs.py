@@ -90,7 +90,7 @@ def watch(
         try:
             job = _watched(found, followed)
         except KeyboardInterrupt:
-            console.err.print(f"The job goes on. Watch it again: charloom jobs watch {followed}.")
+            console.err.print(f"The job continues. Watch it: charloom jobs watch {followed}")
             raise typer.Exit(130) from None
     if job["state"] != "succeeded":
         raise typer.Exit(1)
@@ -117,7 +117,7 @@ def resume(id: Id, url: Url = None) -> None:
 
 @app.command()
 def delete(id: Id, url: Url = None) -> None:
-    """Delete a finished job with its curves and checkpoints; its model stays."""
+    """Delete a finished job; its model stays."""
     with job_source(url, console.settings()) as found:
         found.delete(id)
     console.out.print(f"{id} is deleted")

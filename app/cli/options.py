@@ -10,7 +10,7 @@ import typer
 from ..bounds import Bound
 
 Url = Annotated[
-    str | None, typer.Option(help="Use the server at this address instead of this machine.")
+    str | None, typer.Option(help="Use the server at this URL instead of the local store.")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 

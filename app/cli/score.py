@@ -30,7 +30,10 @@ def score(
     ] = "-",
     per_character: Annotated[
         bool,
-        typer.Option("--per-character", help="Show at which character: in colour, or as JSON."),
+        typer.Option(
+            "--per-character",
+            help="Show the surprise of each character: coloured on a terminal, else as JSON.",
+        ),
     ] = False,
     as_json: AsJson = False,
     url: Url = None,

@@ -5,13 +5,15 @@ Any server that shares the local database runs its jobs.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 
 from ..charlm.corpus.format import CorpusFormat
-from ..errors import NotFound, StorageFailed
+from ..errors import CharloomError, NotFound, StorageFailed, UnknownModel
 from ..jobs.spec import JobSpec
 from ..rendering.choices import choice_line
 from ..rendering.datasets import dataset_object
@@ -48,6 +50,10 @@ def _submit_here(
     file: Path, document: dict[str, Any], format: CorpusFormat | None, settings: Settings
 ) -> dict[str, Any]:
     with FullInstallation(settings) as installation:
+        base = document["base_model"]
+        if format is None and base is not None:  # as training here does
+            with suppress(UnknownModel):  # submitting says it better
+                format = installation.registry.resolve(base).card["corpus_format"]
         dataset = dataset_object(installation.datasets.add(file, file.name, format))
         _warn(dataset)
         spec = JobSpec.parse({**document, "dataset": dataset["id"]})
@@ -57,6 +63,11 @@ def _submit_here(
 def _submit_there(
     client: httpx.Client, file: Path, document: dict[str, Any], format: CorpusFormat | None
 ) -> dict[str, Any]:
+    base = document["base_model"]
+    if format is None and base is not None:
+        with suppress(CharloomError):
+            model = ask(client, "GET", f"/v1/models/{quote(base, safe='@')}")
+            format = model["card"]["corpus_format"]
     asked = {"name": file.name} | ({} if format is None else {"format": format})
     try:
         with file.open("rb") as text:

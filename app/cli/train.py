@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 import tempfile
 import time
@@ -74,7 +75,7 @@ def train(
         str | None, typer.Option(help="Start from this published model's weights.")
     ] = None,
     corpus: Annotated[
-        str | None, typer.Option(help="What the text is and where it is from, for the card.")
+        str | None, typer.Option(help="A note on the text and its source, stored with the model.")
     ] = None,
     on_interrupt: Annotated[
         Interrupted, typer.Option(help="What Ctrl-C does with the best weights so far.")
@@ -151,6 +152,7 @@ def _train_here(
     with FullInstallation(settings) as installation:
         registry = installation.registry
         registry.synchronise()
+        lineage = Lineage.of(corpus=origin.corpus, command=_command(), base_model=origin.base_model)
         version = registry.resolve(origin.base_model) if origin.base_model else None
         base = registry.open(version) if version else None
         prepared = _prepared(file, format, wishes, base, _scratch(settings))
@@ -159,7 +161,7 @@ def _train_here(
         explain(prepared.profile, plan)
         trainer = Trainer(prepared, plan, device)
         with interruptible() as interrupt:
-            artifact = _trained(trainer, base, origin, interrupt, on_interrupt)
+            artifact = _trained(trainer, base, lineage, interrupt, on_interrupt)
             published = _published(registry, name, artifact)
     report(published)
 
@@ -186,7 +188,7 @@ def _prepared(
 def _trained(
     trainer: Trainer,
     base: Artifact | None,
-    origin: Origin,
+    lineage: Lineage,
     interrupt: Interrupt,
     on_interrupt: Interrupted,
 ) -> Artifact:
@@ -196,7 +198,6 @@ def _trained(
         raise typer.Exit(130)
     interrupt.finish(patiently=on_interrupt is not Interrupted.discard)
     console.err.print("measuring, calibrating, publishing …")
-    lineage = Lineage(corpus=origin.corpus, command=_command(), base_model=origin.base_model)
     return trainer.finish(lineage=lineage)
 
 
@@ -234,7 +235,9 @@ def _scratch(settings: Settings) -> Path:
 
 
 def _command() -> str:
-    return " ".join(["charloom", *sys.argv[1:]])[:1000]
+    """The command line; an argument may hold bytes that are no text, or control characters."""
+    words = shlex.join(["charloom", *sys.argv[1:]])
+    return "".join(c if c.isprintable() else "\ufffd" for c in words)[:1000]
 
 
 def _watched(trainer: Trainer, steps: Iterator[Progress], interrupt: Interrupt) -> bool:

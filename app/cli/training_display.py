@@ -13,7 +13,7 @@ from rich.table import Table
 
 from ..catalog.model_rows import ModelVersion
 from ..charlm.training import Progress
-from ..rendering.choices import choice_line, choice_objects
+from ..rendering.choices import choice_line, plan_choices
 from ..training.planning import TrainingPlan
 from ..training.prepare import Profile
 from . import console
@@ -32,7 +32,7 @@ def explain(profile: Profile, plan: TrainingPlan) -> None:
     )
     for warning in profile.warnings:
         console.err.print(f"note: {warning}", markup=False)
-    for each in choice_objects(plan.chosen, plan.values):
+    for each in plan_choices(plan):
         console.err.print(choice_line(each), markup=False)
 
 

@@ -209,8 +209,8 @@ def _explanation(error: DBAPIError) -> CharloomError | None:
         return None
     if isinstance(error.orig, sqlite3.Error) and "locked" not in reason:
         return StorageFailed(
-            "The database file cannot be used; it may be damaged. Put back a copy of it; or move "
-            "it away, which keeps the models but loses aliases, datasets and jobs."
+            "The database file cannot be used; it may be damaged. Restore a backup. Or move the "
+            "file away: the models stay, but aliases, datasets and jobs are lost."
         )
     return _no_answer()
 

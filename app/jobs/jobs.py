@@ -19,12 +19,11 @@ from ..errors import InvalidInput, UnknownModel
 from ..store.blobs import BlobStore
 from ..training.machine import machine_speed, memory_limit
 from ..training.planning import (
-    AS_ASKED,
     TrainingPlan,
     check_memory,
     memory_needed,
+    most_symbols,
     plan_training,
-    vocabulary_size,
 )
 from .control import JobControl
 from .queue import NewJob
@@ -88,7 +87,7 @@ class Jobs(JobControl):
         base = self._base(spec.base_model)
         wishes = spec.wishes
         plan = plan_training(dataset, wishes, speed=self._speed(), base=base)
-        symbols = vocabulary_size(dataset, base)
+        symbols = most_symbols(dataset, base)
         check_memory(
             memory_needed(plan.network, plan.training, symbols, dataset.characters),
             self._memory_limit or memory_limit(),
@@ -118,9 +117,5 @@ class Jobs(JobControl):
 
 
 def _reasons(plan: TrainingPlan) -> list[dict[str, object]]:
-    """The reason for each chosen value, as JSON; requested values are left out."""
-    return [
-        {"fields": list(each.fields), "reason": each.reason}
-        for each in plan.chosen
-        if each.reason != AS_ASKED
-    ]
+    """The reason for each chosen value, as JSON."""
+    return [{"fields": list(each.fields), "reason": each.reason} for each in plan.chosen]

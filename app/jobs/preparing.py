@@ -51,8 +51,8 @@ def read_corpus(datasets: Datasets, job: Assignment, known: Vocabulary | None) -
 
 
 def lineage_of(job: Assignment) -> Lineage:
-    """The origin of the job's model, for its card."""
+    """The origin of the job's model, for its card; raises InvalidInput."""
     source = job.spec["tags"].get("corpus")  # set by train --detach --corpus
     dataset = f"dataset {job.spec['dataset']}"
     corpus = f"{source} ({dataset})" if source else dataset
-    return Lineage(corpus=corpus, base_model=job.base_version)
+    return Lineage.of(corpus=corpus, base_model=job.base_version)

@@ -215,7 +215,7 @@ _SAID: Final[dict[JobState, str]] = {
     JobState.PAUSED: "The job is paused.",
     JobState.PAUSING: "The job writes a checkpoint and then pauses.",
     JobState.QUEUED: "The job waits for a free slot.",
-    JobState.RUNNING: "The job goes on.",
+    JobState.RUNNING: "The job continues.",
 }
 
 

@@ -27,13 +27,14 @@ from ..charlm.corpus.format import FRACTION_BOUNDS
 from ..charlm.network_config import NETWORK_BOUNDS
 from ..charlm.schedule import TRAINING_BOUNDS, LossName, OptimizerName, ScheduleName
 from ..errors import InvalidInput
+from ..store.card import ONE_LINE
 from ..store.layout import checked_name
 from ..training.planning import TrainingPlan, Wishes
 from ..validation import bounded, invalid
 
 DATASET_PREFIX: Final = "ds_"
 
-_Text = Annotated[str, StringConstraints(max_length=500, pattern=r"^[^\x00-\x1f\x7f]*$")]
+_Text = Annotated[str, StringConstraints(max_length=500), ONE_LINE]
 _Reference = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9@:._-]{1,300}$")]
 _TagName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 _Tag = _Text | bool | Annotated[int, Field(ge=-(2**53), le=2**53)] | FiniteFloat

@@ -11,6 +11,7 @@ from typing import Any, Final
 from pydantic import BaseModel
 
 from ..charlm.sizing import Chosen
+from ..training.planning import TrainingPlan
 
 Values = Mapping[str, Any]
 
@@ -35,6 +36,13 @@ class ChoiceAnswer(BaseModel):
 def choice_objects(chosen: Iterable[Chosen], values: Values) -> list[dict[str, str]]:
     """Name, value and reason of each choice; ``values`` are the fields of network and training."""
     return [{**_labelled(each, values), "reason": each.reason} for each in chosen]
+
+
+def plan_choices(plan: TrainingPlan) -> list[dict[str, str]]:
+    """Name, value and reason of every value of a plan that was chosen, asked for or inherited."""
+    asked = (Chosen((name,), "as asked") for name in plan.asked)
+    inherited = (Chosen((name,), "from the base model") for name in plan.inherited)
+    return choice_objects((*plan.chosen, *asked, *inherited), plan.values)
 
 
 def choice_line(choice: Mapping[str, str]) -> str:

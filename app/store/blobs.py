@@ -72,7 +72,7 @@ class BlobStore:
                 self._backend.write(_checked(key), measured)
             except FileNotFoundError as error:
                 raise StorageFailed(
-                    f"{key} cannot be stored: the store is not there; make its folder or bucket."
+                    f"{key} cannot be stored: there is no such store; create its folder or bucket."
                 ) from error
         self._verify(key, measured.digest.digest())
         return Blob(key, measured.size_bytes, measured.digest.hexdigest())

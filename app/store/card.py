@@ -8,16 +8,19 @@ is consistent. Knows neither weights nor files.
 from __future__ import annotations
 
 import json
+import re
 from importlib import metadata
 from itertools import pairwise
 from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
     FiniteFloat,
     StringConstraints,
+    ValidationError,
     model_validator,
 )
 
@@ -27,6 +30,7 @@ from ..charlm.measures import Measures
 from ..charlm.network_config import NetworkConfig
 from ..charlm.vocabulary import RESERVED, Vocabulary
 from ..errors import InvalidInput
+from ..validation import invalid
 
 FORMAT_VERSION: Final = 1
 WeightDtype = Literal["float32", "float16", "bfloat16"]
@@ -34,10 +38,21 @@ WeightDtype = Literal["float32", "float16", "bfloat16"]
 
 _Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 _Ulid = Annotated[str, StringConstraints(pattern=r"^[0-9A-Z]{26}$")]
-# One line for people; control characters must reach neither a database nor a terminal.
-_Line = Annotated[str, StringConstraints(max_length=1000, pattern=r"^[^\x00-\x1f\x7f-\x9f]*$")]
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+
+
+def _one_line(text: str) -> str:
+    if _CONTROL.search(text):
+        raise ValueError("must be one line, without control characters")
+    return text
+
+
+ONE_LINE: Final = AfterValidator(_one_line)
+"""Text for people; control characters must reach neither a database nor a terminal."""
+Line = Annotated[str, StringConstraints(max_length=1000), ONE_LINE]
+
 _Count = Annotated[int, Field(ge=0, le=2**53)]  # integers that every JSON parser keeps exactly
-_Parameter = _Line | bool | Annotated[int, Field(ge=-(2**53), le=2**53)] | FiniteFloat | None
+_Parameter = Line | bool | Annotated[int, Field(ge=-(2**53), le=2**53)] | FiniteFloat | None
 _Bits = Annotated[FiniteFloat, Field(ge=0)]
 
 _LIBRARIES: Final = ("charloom", "numpy", "torch")
@@ -67,10 +82,18 @@ class Measured(_Part):
 class Lineage(_Part):
     """The network's origin, for people, with enough detail to train it again."""
 
-    corpus: _Line | None = None  # what it was trained on, with the corpus's origin and terms
-    command: _Line | None = None  # to train it again
-    base_model: _Line | None = None  # name@version whose weights it started from
-    parameters: dict[_Line, _Parameter] = Field(default_factory=dict)  # of the training
+    corpus: Line | None = None  # what it was trained on, with the corpus's origin and terms
+    command: Line | None = None  # to train it again
+    base_model: Line | None = None  # name@version whose weights it started from
+    parameters: dict[Line, _Parameter] = Field(default_factory=dict)  # of the training
+
+    @classmethod
+    def of(cls, **origin: str | None) -> Self:
+        """The lineage with these fields; raises InvalidInput naming one that is not a line."""
+        try:
+            return cls.model_validate(origin)
+        except ValidationError as error:
+            raise invalid(error) from error
 
 
 class Card(_Part):
@@ -104,7 +127,7 @@ class Card(_Part):
     test: Measured | None = None
     run_id: _Ulid | None = None
     created_at: _Count
-    libraries: dict[_Line, _Line] = Field(default_factory=dict)
+    libraries: dict[Line, Line] = Field(default_factory=dict)
     lineage: Lineage = Lineage()
     size_bytes: _Count | None = None
     sha256: _Digest | None = None

@@ -133,7 +133,7 @@ def make_header(card: str, entries: Mapping[str, Entry]) -> bytes:
     raw += b" " * (-len(raw) % PREFIX)
     if len(raw) > MAX_HEADER:
         raise TooLarge(
-            f"The model's description takes {len(raw):,} bytes and may take {MAX_HEADER:,}; "
-            "most of it is the vocabulary: leave rare characters out of the corpus."
+            f"The model's description has {len(raw):,} bytes; the limit is {MAX_HEADER:,}. "
+            "Most of it is the vocabulary, so remove rare characters from the text."
         )
     return len(raw).to_bytes(PREFIX, "little") + raw

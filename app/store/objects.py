@@ -32,8 +32,7 @@ class Objects:
         except (ImportError, ValueError) as error:
             raise InvalidInput(
                 f"The store {url.partition('://')[0]}:// cannot be used here; S3 needs "
-                "`pip install 'charloom[s3]'`.",
-                param="models_dir",
+                "the package s3fs.",
             ) from error
         self._prefix = prefix.rstrip("/")
 

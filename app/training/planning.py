@@ -7,7 +7,7 @@ text gets the same network. Arithmetic only: reads no text and starts nothing.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Final, Protocol
 
@@ -22,7 +22,6 @@ from ..errors import InvalidInput
 #: What a training inherits from the network that it starts from.
 SHAPE: Final = ("cell", "layers", "hidden_size", "embedding_size", "activation", "tied")
 DEFAULT_BUDGET_SECONDS: Final = 180.0
-AS_ASKED: Final = "as asked"
 _LIMITS: Final = frozenset({"budget_seconds", "max_epochs", "max_steps"})
 
 _NUMBER: Final = 4  # bytes of a float32
@@ -73,11 +72,13 @@ class Wishes:
 
 @dataclass(frozen=True)
 class TrainingPlan:
-    """A training with every value chosen; ``chosen`` gives the reasons."""
+    """A training with every value set: chosen with a reason, asked for, or from the base model."""
 
     network: NetworkConfig
     training: TrainingConfig
     chosen: tuple[Chosen, ...] = ()
+    asked: tuple[str, ...] = ()
+    inherited: tuple[str, ...] = ()
 
     @property
     def values(self) -> dict[str, Any]:
@@ -108,9 +109,12 @@ def plan_training(
     shape. Raises InvalidInput, naming the field.
     """
     facts = corpus_facts(text, wishes, base)
-    return complete(
-        facts, _with_shape_of(base, wishes.network), wishes.training, speed=speed, seed=wishes.seed
+    shape = {} if base is None else _shape_of(base, wishes.network)
+    plan = complete(
+        facts, {**wishes.network, **shape}, wishes.training, speed=speed, seed=wishes.seed
     )
+    asked = tuple(name for name in plan.asked if name not in shape)
+    return replace(plan, asked=asked, inherited=tuple(shape))
 
 
 def corpus_facts(text: Described, wishes: Wishes, base: Base | None = None) -> CorpusFacts:
@@ -119,15 +123,15 @@ def corpus_facts(text: Described, wishes: Wishes, base: Base | None = None) -> C
     return CorpusFacts(
         format=text.format,
         train_characters=max(1, round(text.characters * (1 - held_out))),
-        symbols=vocabulary_size(text, base),
+        symbols=max(text.symbols + RESERVED, base.card["symbols"] if base else 0),
         mean_length=text.characters / max(1, text.records),
         typical_length=max(1, text.typical_length),
     )
 
 
-def vocabulary_size(text: Described, base: Base | None = None) -> int:
-    """V: the symbols of the text with the reserved ones, or those of ``base`` if it has more."""
-    return max(text.symbols + RESERVED, base.card["symbols"] if base else 0)
+def most_symbols(text: Described, base: Base | None = None) -> int:
+    """V at most: the base's symbols are kept, and all of the text's may be new."""
+    return text.symbols + (base.card["symbols"] if base else RESERVED)
 
 
 def complete(
@@ -153,11 +157,17 @@ def complete(
     return TrainingPlan(
         _replaced(choice.network, network_wishes, "network"),
         _replaced(training, wishes, "training"),
-        (
-            *(each for each in choice.chosen if not set(asked) & set(each.fields)),
-            *(Chosen((name,), AS_ASKED) for name in asked),
-        ),
+        tuple(_without(choice.chosen, asked)),
+        asked,
     )
+
+
+def _without(chosen: Iterable[Chosen], asked: Collection[str]) -> Iterator[Chosen]:
+    """What remains chosen of each group of fields."""
+    for each in chosen:
+        fields = tuple(name for name in each.fields if name not in asked)
+        if fields:
+            yield Chosen(fields, each.reason)
 
 
 def _limited(chosen: TrainingConfig, wishes: Mapping[str, Any]) -> TrainingConfig:
@@ -173,20 +183,18 @@ def _limited(chosen: TrainingConfig, wishes: Mapping[str, Any]) -> TrainingConfi
     return replace(chosen, budget_seconds=budget, max_epochs=epochs, max_steps=steps)
 
 
-def _with_shape_of(base: Base | None, asked: Mapping[str, Any]) -> dict[str, Any]:
-    """What was requested for the network, with the shape that ``base`` determines."""
-    if base is None:
-        return dict(asked)
+def _shape_of(base: Base, asked: Mapping[str, Any]) -> dict[str, Any]:
+    """The shape that ``base`` determines; raises InvalidInput if another was requested."""
     shape = {name: base.card[name] for name in SHAPE}
     for name, value in shape.items():
         if asked.get(name) not in (None, value):
             raise InvalidInput(
-                f"network.{name} is {value} in {base.id}, from which this training starts; leave "
-                "it out, or leave base_model out.",
+                f"network.{name} must be {value}, as in the base_model {base.id}. Omit it, or "
+                "omit base_model.",
                 param=f"network.{name}",
                 code="base_model_differs",
             )
-    return {**asked, **shape}
+    return shape
 
 
 def memory_needed(

@@ -286,7 +286,10 @@ def _with_warnings(profile: Profile, survey: _Survey) -> Profile:
         said.append("Windows or Macintosh line endings were converted to plain newlines.")
     if profile.distinct_records is not None and profile.distinct_records < profile.records:
         twice = profile.records - profile.distinct_records
-        said.append(f"{twice:,} lines are duplicates; they count as weight in training only.")
+        said.append(
+            f"Repeated lines: {twice:,}. Training sees a line as often as it occurs, "
+            "validation and test once."
+        )
     if rare:
         shown = re.sub(r"\s", "␣", "".join(map(chr, sorted(rare)[:20])))
         said.append(

@@ -37,7 +37,11 @@ def upgrade() -> None:
 def downgrade() -> None:
     names = {tuple(fields): name for name, fields in _FIELDS.items()}
     _rewrite(
-        lambda new: {"name": names[tuple(new["fields"])], "value": "", "reason": new["reason"]}
+        lambda new: {
+            "name": names.get(tuple(new["fields"]), ", ".join(new["fields"])),
+            "value": "",
+            "reason": new["reason"],
+        }
     )
     with op.batch_alter_table("attempts") as attempts:
         attempts.drop_column("pid_started")

@@ -6,15 +6,21 @@ import json
 import signal
 import subprocess
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
+import httpx
 import pytest
 from typer.testing import Result
 
+from app.cli import remote
 from app.errors import CharloomError, Conflict, InvalidCorpus, InvalidInput, NotFound
 from app.settings import Settings
+from app.store.artifact import chunks
+from app.wiring.full import FullInstallation
 from tests.cli.conftest import Command
 from tests.jobs.making import WORDS
+from tests.models import tiny_artifact
 from tests.serving import CHARLOOM, serving
 
 QUICK = ("--budget", "1s", "--cell", "gru", "--layers", "1", "--hidden-size", "8")
@@ -79,6 +85,35 @@ def test_submitted_listed_shown_steered_deleted(
     assert "no such jobs" in charloom("jobs", *where).stderr
 
 
+def test_a_text_is_read_in_the_format_of_the_base(
+    charloom: Command, words: Path, where: tuple[str, ...]
+) -> None:
+    """As when it is trained here: otherwise the same command would train another model."""
+    paragraphs = (" ".join(WORDS[first::6]) for first in range(6))
+    words.write_text("\n\n".join(paragraphs))  # by itself it is read as text
+    if where:
+        with httpx.Client(base_url=where[1]) as client:
+            with suppress(CharloomError):
+                remote.ask(client, "DELETE", "/v1/models/lined")
+            body = b"".join(chunks(tiny_artifact()))
+            remote.ask(client, "POST", "/v1/models", params={"name": "lined"}, content=body)
+    else:
+        with FullInstallation(Settings()) as installation:
+            installation.registry.publish("lined", tiny_artifact())
+    job = charloom(
+        "train", "words.txt", "--name", "m", "--detach", "--base-model", "lined", *where
+    ).stdout.strip()
+    told = json.loads(charloom("jobs", "show", job, *where).stdout)
+    if where:
+        with httpx.Client(base_url=where[1]) as client:
+            dataset = remote.ask(client, "GET", f"/v1/datasets/{told['spec']['dataset']}")
+            assert dataset["format"] == "lines"
+    else:
+        with FullInstallation(Settings()) as installation:
+            ((only,), _) = installation.datasets.list()
+            assert only.format == "lines"
+
+
 def test_what_is_not_there(charloom: Command, words: Path, where: tuple[str, ...]) -> None:
     for asked in (("show", "job_" + "0" * 26), ("cancel", "nothing"), ("watch", "../x")):
         with pytest.raises(CharloomError) as missing:
@@ -119,7 +154,7 @@ def test_watching_can_be_stopped_without_the_job(charloom: Command, words: Path)
         assert watching.stderr is not None
         assert "waits for a free slot" in watching.stderr.readline()
         watching.send_signal(signal.SIGINT)
-        assert "The job goes on" in watching.stderr.read()
+        assert "The job continues" in watching.stderr.read()
         assert watching.wait() == 130
     assert json.loads(charloom("jobs", "show", job).stdout)["state"] == "queued"
 

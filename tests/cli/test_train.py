@@ -10,8 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from app.cli import train
 from app.errors import InvalidCorpus, InvalidInput, NotFound, UnknownModel
 from app.store.artifact import read
+from app.store.card import Lineage
 from tests.cli.conftest import Command
 from tests.serving import CHARLOOM
 
@@ -49,6 +51,15 @@ def test_a_file_becomes_a_model_that_is_used(charloom: Command, names: Path, her
         "train", "names.txt", "--name", "syllables", *QUICK, "--base-model", "syllables"
     )
     assert "published syllables@2" in again.stdout
+
+
+def test_any_argument_can_stand_in_the_card(
+    names: Path, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Bytes that are no text, control characters: they must not lose what was trained."""
+    monkeypatch.setattr("sys.argv", ["charloom", "train", "a b.txt", "x\x85\udcff\n"])
+    command = Lineage.of(command=train._command()).command
+    assert command == "charloom train 'a b.txt' 'x\ufffd\ufffd\ufffd'"
 
 
 @pytest.mark.parametrize("cell", ["rnn", "gru"])
@@ -94,6 +105,8 @@ def test_what_was_asked_wrongly_is_named(charloom: Command, names: Path) -> None
         charloom("train", "gone.txt", "--name", "x")
     with pytest.raises(UnknownModel, match="nobody"):
         charloom("train", "names.txt", "--name", "x", "--base-model", "nobody")
+    with pytest.raises(InvalidInput, match="corpus must be one line"):
+        charloom("train", "names.txt", "--name", "x", "--corpus", "two\nlines")
     assert charloom("train", "names.txt", "--name", "x", "--budget", "soon").exit_code == 2
     assert charloom("train", "names.txt", "--name", "x", "--cell", "cnn").exit_code == 2
 

@@ -290,7 +290,7 @@ def test_a_file_that_is_no_database(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "x").write_bytes(content)
     error = refusal(f"sqlite:///{tmp_path}/x")
     assert isinstance(error, StorageFailed)
-    assert "Put back a copy" in error.message
+    assert "Restore a backup" in error.message
     assert (tmp_path / "x").read_bytes() == content
 
 

@@ -101,7 +101,8 @@ def test_what_is_missing_is_named(missing: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "tags", [{"a b": 1}, {"a": None}, {"a": [1]}, {"a": "x\0"}, {"": 1}, {"a": "\ud800"}]
+    "tags",
+    [{"a b": 1}, {"a": None}, {"a": [1]}, {"a": "x\0"}, {"a": "x\x85"}, {"": 1}, {"a": "\ud800"}],
 )
 def test_tags_are_short_and_plain(tags: dict[str, Any]) -> None:
     with pytest.raises(InvalidInput) as caught:

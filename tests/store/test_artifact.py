@@ -213,5 +213,5 @@ def test_a_vocabulary_that_does_not_fit_the_header_says_what_to_do() -> None:
     artifact = tiny_artifact(
         characters=characters, config=NetworkConfig(cell="rnn", hidden_size=1, embedding_size=1)
     )
-    with pytest.raises(TooLarge, match="leave rare characters out"):
+    with pytest.raises(TooLarge, match="remove rare characters"):
         write(artifact)

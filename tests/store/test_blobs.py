@@ -186,7 +186,7 @@ def test_a_folder_may_be_given_as_a_url(tmp_path: Path) -> None:
 
 def test_a_bucket_that_is_not_there(bucket_url: str) -> None:
     blobs = BlobStore(bucket_url + "-else/models")
-    with pytest.raises(StorageFailed, match="the store is not there; make its folder or bucket"):
+    with pytest.raises(StorageFailed, match="there is no such store; create its folder or bucket"):
         blobs.put(KEY, b"x")
     with pytest.raises(NotFound):
         list(blobs.pieces(KEY))

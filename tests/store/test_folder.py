@@ -203,7 +203,7 @@ def test_a_limit_on_files_at_any_byte(blobs: BlobStore, root: Path, limit: int) 
         (errno.EDQUOT, "the disk quota is used up; free some space"),
         (errno.EROFS, "the disk is read-only; mount it for writing"),
         (errno.EACCES, "permission denied; give Charloom's user access"),
-        (errno.ENOENT, "the store is not there"),
+        (errno.ENOENT, "there is no such store"),
     ],
 )
 def test_whichever_call_fails_a_file_is_whole_or_not_there(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,13 +18,14 @@ from app.database.session import Database
 from app.errors import InvalidInput
 from app.store.blobs import BlobStore
 from app.training.planning import (
-    AS_ASKED,
+    SHAPE,
     TrainingPlan,
     Wishes,
     check_memory,
     complete,
     corpus_facts,
     memory_needed,
+    most_symbols,
     plan_training,
 )
 from app.training.prepare import prepare
@@ -60,8 +63,30 @@ def test_what_was_asked_for_stands() -> None:
     found = planned({"batch_size": 3, "max_steps": 5}, {"cell": "gru", "hidden_size": 17})
     assert (found.network.cell, found.network.hidden_size) == ("gru", 17)
     assert (found.training.batch_size, found.training.seed) == (3, 3)
-    asked = [each.fields for each in found.chosen if each.reason == AS_ASKED]
-    assert asked == [("cell",), ("hidden_size",), ("batch_size",), ("max_steps",)]
+    assert found.asked == ("cell", "hidden_size", "batch_size", "max_steps")
+    assert not {name for each in found.chosen for name in each.fields} & set(found.asked)
+
+
+def test_a_shape_comes_from_the_base_and_its_symbols_stay() -> None:
+    shape = {**asdict(planned({}, {"layers": 3}).network), "symbols": 5000}
+    base = SimpleNamespace(id="names@1", card=shape)
+    text = SimpleNamespace(
+        format="lines", characters=10_000, records=1000, symbols=5000, typical_length=9
+    )
+    plan = plan_training(text, Wishes({"layers": 3}), speed=1e10, base=base)
+    assert (plan.inherited, plan.asked, plan.network.layers) == (SHAPE, (), 3)
+    assert not {name for each in plan.chosen for name in each.fields} & set(SHAPE)
+    assert most_symbols(text, base) == 10_000
+    with pytest.raises(InvalidInput, match=r"layers must be 3, as in the base_model names@1"):
+        plan_training(text, Wishes({"layers": 2}), speed=1e10, base=base)
+
+
+def test_half_of_a_group_keeps_its_reason() -> None:
+    whole = {name for each in planned({}).chosen for name in each.fields}
+    half = planned({}, {"layers": 1}).chosen
+    assert {name for each in half for name in each.fields} == whole - {"layers"}
+    (size,) = [each for each in half if "hidden_size" in each.fields]
+    assert "weights" in size.reason
 
 
 @pytest.mark.parametrize(

@@ -142,7 +142,7 @@ def test_a_mark_and_foreign_line_ends_are_mended_and_mentioned(tmp_path: Path) -
 def test_warnings_name_what_may_disappoint(tmp_path: Path) -> None:
     lines = "aa\nbb\ncc\naa\nq\n" + "x" * 1500
     warnings = " ".join(prepare(write(tmp_path, lines), format="lines").profile.warnings)
-    for said in ("1 lines are duplicates", "fewer than 3 times", "1,500 characters", "are few"):
+    for said in ("Repeated lines: 1.", "fewer than 3 times", "1,500 characters", "are few"):
         assert said in warnings
 
 

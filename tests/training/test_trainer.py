@@ -116,8 +116,8 @@ def test_a_running_text(text: Path) -> None:
 
 def test_what_is_not_asked_for_is_chosen_and_shown(lines: Path) -> None:
     run = planned(lines)
-    shown = {each.fields for each in run.plan.chosen}
-    assert shown == {("dropout",), *((name,) for name in (*TINY, *STEPS))}
+    assert {each.fields for each in run.plan.chosen} == {("layers",), ("dropout",), ("window",)}
+    assert set(run.plan.asked) == {*TINY, *STEPS}
     assert run.plan.training.batch_size == 8
     assert run.plan.training.budget_seconds is None, "the end was given as steps"
     plain = ready(lines, Wishes()).plan

@@ -77,7 +77,7 @@ async def rank(
         closed = scoring.closed if body.closed is None else body.closed
         if closed and not scoring.closed:
             raise InvalidInput(
-                "closed must be false: a text model has no end of a record.",
+                "closed must be false: in a text model, records have no end.",
                 param="closed",
                 code="unsupported",
             )
