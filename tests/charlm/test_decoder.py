@@ -9,10 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.charlm.cells import Activation, Cell
-from app.charlm.decoder import PRECISIONS, Decoder, Precision, Row, bias_row
+from app.charlm.decoder import Decoder, Row, bias_row
 from app.charlm.kernels.sampling import log_total
 from app.charlm.network import CharNetwork
 from app.charlm.network_config import NetworkConfig
+from app.charlm.number_format import PRECISIONS, Precision
 from app.charlm.sampling import Sampling
 from app.charlm.vocabulary import BOUNDARY
 from app.errors import InvalidInput
