@@ -122,8 +122,8 @@ class Decoder:
         cell, integers = config.descriptor, precision == "int8"
         if integers and not cell.bounded:
             raise InvalidInput(
-                f"precision must be float32 for a {cell.activation} network: its hidden state has "
-                "no fixed range.",
+                f"precision must be float32 for {cell.kernel} cells: their hidden state has no "
+                "fixed range.",
                 param="precision",
             )
         return cls(
