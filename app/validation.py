@@ -42,9 +42,6 @@ _CODES: Final = {
     "string_too_long": "out_of_range",
     "string_too_short": "out_of_range",
 }
-CODES: Final = frozenset(_CODES.values()) | {"invalid_type", "invalid_value"}
-"""Every code that ``complaint`` can give."""
-
 #: Names that pydantic adds to a path for a union's alternatives; no caller wrote them.
 _BRANCHES: Final = frozenset({"bool", "int", "float", "finite-float", "str"})
 

@@ -15,17 +15,22 @@ from app.store.artifact import Artifact
 from app.store.card import WeightDtype
 
 
+def vocabulary_of(text: str) -> Vocabulary:
+    """The distinct characters of ``text`` in code point order."""
+    return Vocabulary("".join(sorted(set(text))))
+
+
 def tiny_artifact(
     *,
     seed: int = 1,
     characters: str = "abc",
-    precision: WeightDtype = "float32",
+    weight_dtype: WeightDtype = "float32",
     config: NetworkConfig | None = None,
     format: CorpusFormat = "lines",
     **fields: Any,
 ) -> Artifact:
     """A model with random weights; the same arguments give the same bytes."""
-    vocabulary = Vocabulary.from_text(characters)
+    vocabulary = vocabulary_of(characters)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         network = CharNetwork(
@@ -35,7 +40,7 @@ def tiny_artifact(
         network,
         vocabulary,
         format,
-        precision=precision,
+        weight_dtype=weight_dtype,
         calibration=Calibration((0.5, 1.0, 2.5)),
         created_at=1_700_000_000,
         **{"seed": seed, **fields},

@@ -102,7 +102,7 @@ def test_a_job_becomes_a_published_model(place: Place) -> None:
     assert place.events(job) == [
         "queued", "claimed", "started", "prepared", "measuring", "publishing", "succeeded",
     ]  # fmt: skip
-    run = place.jobs.run(job.run_id)
+    run = place.jobs.get_run(job.run_id)
     assert run.tags == {"why": "test"}
     assert "torch" in run.versions
 

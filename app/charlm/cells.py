@@ -1,7 +1,8 @@
 """The cells of recurrent networks: one descriptor each, all that other modules know of a cell.
 
-To add a cell, add an entry here and a compiled function in ``kernels/cells.py``. Knows
-neither torch nor numba.
+A new cell needs an entry here, with its name in ``Cell``, and in ``kernels/cells.py`` a compiled
+function, its branch in ``update`` and its name in ``_KERNELS``. If ``torch.nn`` has no class that
+trains it, it also needs layers in ``network.py``. Knows neither torch nor numba.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ Activation = Literal["tanh", "relu"]
 class CellDescriptor:
     """One cell's properties.
 
-    ``gates`` names the blocks of H rows in each layer's weights [G·H, …], in the
+    ``gates`` names the groups of H rows in each layer's weights [G·H, …], in the
     order in which torch stores them.
     """
 

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final, Literal, NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,19 +30,18 @@ from .kernels.llvm import LANES
 from .kernels.products import padded, room_for
 from .kernels.vectors import GROUP
 from .network import CharNetwork
+from .number_format import Precision
 from .packing import pack_network
 from .sampling import Sampling
 from .vocabulary import Ids
 from .workers import ALONE, Workers
 
-Precision = Literal["float32", "int8"]
-PRECISIONS: Final[tuple[Precision, ...]] = ("float32", "int8")
 Ints = NDArray[np.int32]
 Longs = NDArray[np.int64]
 Floats = NDArray[np.float32]
 Doubles = NDArray[np.float64]
 
-_BLOCK: Final = 64
+_READ_TOGETHER: Final = 64
 """Symbols to read together, layer by layer, when there are fewer rows than that."""
 
 
@@ -123,8 +122,8 @@ class Decoder:
         cell, integers = config.descriptor, precision == "int8"
         if integers and not cell.bounded:
             raise InvalidInput(
-                f"precision must be float32 for a {cell.activation} network: its hidden state has "
-                "no fixed range.",
+                f"precision must be float32 for {cell.kernel} cells: their hidden state has no "
+                "fixed range.",
                 param="precision",
             )
         return cls(
@@ -222,7 +221,7 @@ class Decoder:
         panels = self._weights.hidden[0]
         kind = np.uint8 if self.precision == "int8" else np.float32
         outputs, room = panels.shape[1] * LANES, room_for(rows)
-        places = room_for(max(rows, min(rows * steps, _BLOCK)))
+        places = room_for(max(rows, min(rows * steps, _READ_TOGETHER)))
         return stepping.Scratch(
             np.zeros((places, width), dtype=kind),
             np.zeros((room, width), dtype=kind),

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final, NamedTuple
 
-from .decoder import PRECISIONS, Decoder, Precision
+from .decoder import Decoder
 from .network import CharNetwork
+from .number_format import PRECISIONS, Precision
 from .scoring import batches, score
 from .vocabulary import Ids
 

@@ -59,7 +59,7 @@ class TrainingConfig:
     unless ``plan`` is given; the first limit reached ends the training. ``batch_size`` is B rows,
     ``window`` is T time steps of truncated backpropagation. ``patience`` counts
     evaluations without improvement. ``plan`` replays the recorded plan of an
-    earlier run. Raises InvalidInput, naming the field.
+    earlier training. Raises InvalidInput, naming the field.
     """
 
     budget_seconds: float | None = None

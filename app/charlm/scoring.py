@@ -22,7 +22,7 @@ from .decoder import Decoder
 from .measures import perplexity
 from .vocabulary import BOUNDARY, Ids
 
-ROWS_AT_ONCE: Final = 64
+_ROWS_AT_ONCE: Final = 64
 _CHUNK: Final = 512  # symbols of each record per call of the decoder
 _QUANTILES: Final = 1001  # of a calibration: tenths of a percent
 
@@ -55,27 +55,25 @@ class Score:
         return perplexity(self.nats / self.symbols) if self.symbols else 1.0
 
 
-def score(
-    decoder: Decoder, records: Sequence[Ids], *, closed: bool, chunk: int = _CHUNK
-) -> list[Score]:
+def score(decoder: Decoder, records: Sequence[Ids], *, closed: bool) -> list[Score]:
     """Score records in parallel rows; ``closed`` also scores the closing boundary.
 
-    Neither ``chunk`` nor the other records change any bit of a score.
+    Neither the size of the chunks nor the other records change any bit of a score.
     """
     texts = [np.append(record, BOUNDARY) if closed else record for record in records]
     inputs = [np.append(BOUNDARY, record)[: len(text)] for record, text in zip(records, texts)]  # noqa: B905
     pieces: list[list[tuple[NDArray[np.float64], NDArray[np.int32]]]] = [[] for _ in records]
     state_BLS = decoder.initial_state(len(records))
-    for start in range(0, max(map(len, texts), default=0), chunk):
+    for start in range(0, max(map(len, texts), default=0), _CHUNK):
         live = [b for b, text in enumerate(texts) if len(text) > start]
         reading = decoder.read(
-            [inputs[b][start : start + chunk] for b in live],
+            [inputs[b][start : start + _CHUNK] for b in live],
             state_BLS,
             live,
-            [texts[b][start : start + chunk] for b in live],
+            [texts[b][start : start + _CHUNK] for b in live],
         )
         for row, b in enumerate(live):
-            count = min(chunk, len(texts[b]) - start)
+            count = min(_CHUNK, len(texts[b]) - start)
             pieces[b].append((reading.logprobs_BT[row, :count], reading.ranks_BT[row, :count]))
     empty = (np.zeros(0), np.zeros(0, dtype=np.int32))
     return [
@@ -87,10 +85,10 @@ def score(
     ]
 
 
-def batches(records: Iterable[Ids], size: int = ROWS_AT_ONCE) -> Iterator[list[Ids]]:
-    """Records in lists of ``size``; the last may be shorter."""
+def batches(records: Iterable[Ids]) -> Iterator[list[Ids]]:
+    """Records in lists of ``_ROWS_AT_ONCE``; the last may be shorter."""
     source = iter(records)
-    while batch := list(islice(source, size)):
+    while batch := list(islice(source, _ROWS_AT_ONCE)):
         yield batch
 
 

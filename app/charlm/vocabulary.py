@@ -32,7 +32,7 @@ def code_points(text: str) -> NDArray[np.uint32]:
     return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype=np.uint32)
 
 
-class _Ids(dict[str, int]):
+class _IdOfCharacter(dict[str, int]):
     """Ids by character; ``UNKNOWN`` for any character that is missing."""
 
     def __missing__(self, character: str) -> int:
@@ -53,11 +53,6 @@ class Vocabulary:
         assert len(set(self.characters)) == len(self.characters), "a character occurs twice"
 
     @classmethod
-    def from_text(cls, text: str) -> Vocabulary:
-        """The distinct characters of ``text`` in code point order."""
-        return cls.from_code_points(np.unique(code_points(text)))
-
-    @classmethod
     def from_code_points(cls, points: NDArray[np.unsignedinteger]) -> Vocabulary:
         """A vocabulary over distinct code points, in the order given."""
         raw = np.ascontiguousarray(points, dtype="<u4").tobytes()
@@ -76,8 +71,8 @@ class Vocabulary:
         return table
 
     @cached_property
-    def _id_of_character(self) -> _Ids:
-        return _Ids({c: RESERVED + place for place, c in enumerate(self.characters)})
+    def _id_of_character(self) -> _IdOfCharacter:
+        return _IdOfCharacter({c: RESERVED + place for place, c in enumerate(self.characters)})
 
     def encode_code_points(self, points: NDArray[np.uint32]) -> NDArray[np.int32]:
         """Ids in the shape of ``points``; ``UNKNOWN`` for unknown characters."""

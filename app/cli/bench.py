@@ -16,9 +16,9 @@ from rich.table import Table
 
 from ..bounds import Bound
 from ..charlm.cells import Cell
-from ..charlm.decoder import PRECISIONS, Precision
 from ..charlm.network import CharNetwork
 from ..charlm.network_config import NetworkConfig
+from ..charlm.number_format import PRECISIONS, Precision
 from ..engine.bench import ROWS, Result, measure
 from ..errors import InvalidInput
 from ..wiring.full import FullInstallation

@@ -1,8 +1,8 @@
 """The tables of training jobs: what was requested, who runs it, and the result.
 
-A job is what was requested; an attempt is one lease on it, held by one training process; a run
-is the history that all attempts of a job share. Constraints are declared here as well as
-enforced in the code above. Knows no queries.
+A job is what was requested; an attempt is one try at it, by one training process that holds
+its lease; a run is the history that all attempts of a job share. Constraints are declared here
+as well as enforced in the code above. Knows no queries.
 """
 
 from __future__ import annotations
@@ -123,7 +123,7 @@ class JobRow(Base):
 
 
 class AttemptRow(Base):
-    """One lease on a job.
+    """One attempt at a job.
 
     ``executor_ref`` is the executor's reference to its runner; ``host``, ``pid`` and
     ``pid_started`` (seconds from the machine's start) are reported by the runner itself.

@@ -35,8 +35,8 @@ _DUPLICATE_TABLE: Final = "42P07"  # PostgreSQL's code; its messages may be in a
 _one_in_this_process = threading.Lock()
 
 
-def migrate(engine: Engine, revision: str = "head") -> None:
-    """Upgrade or downgrade to ``revision`` in one transaction; does nothing if already there.
+def migrate(engine: Engine) -> None:
+    """Upgrade to the newest revision in one transaction; does nothing if already there.
 
     Raises Conflict when the database is at a revision that this code does not know, or
     belongs to another program.
@@ -54,16 +54,12 @@ def migrate(engine: Engine, revision: str = "head") -> None:
                 "CHARLOOM_DATABASE_URL or CHARLOOM_DATA_DIR to another database.",
                 code="database_newer",
             )
-        wanted = known[0] if revision == "head" else revision
-        if current is not None and (wanted == "base" or known.index(wanted) > known.index(current)):
-            command.downgrade(config, wanted)
-        elif wanted != "base":
-            with _told_apart(new=current is None):
-                command.upgrade(config, wanted)
+        with _refusing_foreign_tables(new=current is None):
+            command.upgrade(config, "head")
 
 
 @contextmanager
-def _told_apart(*, new: bool) -> Iterator[None]:
+def _refusing_foreign_tables(*, new: bool) -> Iterator[None]:
     """Raise Conflict if a database without a revision has tables named like ours."""
     try:
         yield

@@ -45,9 +45,9 @@ class Database:
 
     def __init__(self, url: str) -> None:
         self.engine = _connect(url)
-        reading = self.engine.execution_options(postgresql_readonly=True, **{_READ_ONLY: True})
-        self._writing = sessionmaker(self.engine, expire_on_commit=False)
-        self._reading = sessionmaker(reading, expire_on_commit=False)
+        read_only = self.engine.execution_options(postgresql_readonly=True, **{_READ_ONLY: True})
+        self._sessions = sessionmaker(self.engine, expire_on_commit=False)
+        self._read_only_sessions = sessionmaker(read_only, expire_on_commit=False)
 
     @contextmanager
     def session(self, *, read_only: bool = False) -> Iterator[Session]:
@@ -59,26 +59,27 @@ class Database:
 
         Raises Overloaded, StorageFailed.
         """
-        with explained(), (self._reading if read_only else self._writing).begin() as session:
+        sessions = self._read_only_sessions if read_only else self._sessions
+        with explained(), sessions.begin() as session:
             yield session
 
-    def migrate(self, revision: str = "head") -> None:
-        """Upgrade (or, in tests, downgrade) the tables to a revision, one server at a time.
+    def migrate(self) -> None:
+        """Upgrade the tables to those of this code, one server at a time.
 
         Raises Conflict when the database is newer than this code or belongs to another program.
         """
-        if revision == "head" and self._revision() == REVISION:
+        if self._revision() == REVISION:
             return
         # Only needed when the tables change; importing Alembic takes a quarter of a second.
         from .migration import migrate
 
         with explained():
-            migrate(self.engine, revision)
+            migrate(self.engine)
 
     def _revision(self) -> str | None:
         """The revision of the tables; None if it cannot be read, as in a new database."""
         try:
-            with self._reading.begin() as session:
+            with self._read_only_sessions.begin() as session:
                 found: str | None = session.scalar(text("SELECT version_num FROM alembic_version"))
                 return found
         except (DBAPIError, PoolTimeout):

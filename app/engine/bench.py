@@ -1,4 +1,4 @@
-"""``charloom bench``: compare the engine with a plain ``nn.LSTM`` loop in one run.
+"""``charloom bench``: compare the engine with a plain ``nn.LSTM`` loop in one process.
 
 Takes a network, gives one ``Result`` per measurement: characters per second for writing
 and for scoring at several numbers of rows, the same with the loop that most people write
@@ -21,8 +21,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from ..charlm.decoder import Decoder, Precision
+from ..charlm.decoder import Decoder
 from ..charlm.network import CharNetwork
+from ..charlm.number_format import Precision
 from ..charlm.sampling import Sampling
 from ..charlm.vocabulary import RESERVED, Ids
 from .engine import Engine

@@ -50,8 +50,8 @@ def streaming_seconds(size: int) -> float:
 
 @compiled
 def _product(x: Any, panels: Any, scales: Any, offsets: Any, biases: Any, y: Any, rows: int,
-             tiles: Any) -> None:  # fmt: skip
-    product(x, panels, scales, offsets, biases, y, rows, tiles)
+             configuration: Any) -> None:  # fmt: skip
+    product(x, panels, scales, offsets, biases, y, rows, configuration)
 
 
 def multiply_adds_per_second(*, integers: bool) -> float:

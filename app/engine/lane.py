@@ -58,7 +58,8 @@ class Lane:
         self._state_BLS = self._decoder.initial_state(0)
         self._free: list[int] = []
         self._prefixes: dict[int, NDArray[np.uint64]] = {}
-        self._reading, self._scoring, self._writing = StepTimes(), StepTimes(), StepTimes()
+        self._prompt_times, self._score_times = StepTimes(), StepTimes()
+        self._draw_times = StepTimes()
 
     @property
     def nbytes(self) -> int:
@@ -93,7 +94,7 @@ class Lane:
         scored records are; drawing gets the rest. ``flush`` is called when pieces passed to
         ``emit`` should not wait.
         """
-        behind = {e.sequence.request.scored for e in self.running if e.sequence.reading}
+        behind = {e.sequence.request.scored for e in self.running if e.sequence.behind}
         share = 0.0 if not behind else _PROMPT_SHARE if False in behind else _SCORE_SHARE
         advanced = self._catch_up(seconds * share, behind, emit)
         return advanced + self._write(seconds * (1 - share), emit, flush)
@@ -132,7 +133,7 @@ class Lane:
             behind = [
                 each
                 for each in self.running
-                if each.sequence.reading and each.sequence.request.scored == scored
+                if each.sequence.behind and each.sequence.request.scored == scored
             ]
             left = until - self._clock()
             if not behind or (advanced and left <= 0):
@@ -140,7 +141,7 @@ class Lane:
             advanced += self._read(behind, left, emit, scored=scored)
 
     def _read(self, behind: list[Admitted], seconds: float, emit: Emit, *, scored: bool) -> int:
-        times = self._scoring if scored else self._reading
+        times = self._score_times if scored else self._prompt_times
         steps = times.steps(len(behind), seconds)
         sequences = [each.sequence for each in behind]
         ends = [self._chunk_end(each, steps) for each in behind]
@@ -193,7 +194,7 @@ class Lane:
         sequence.seen = end
         sequence.check()
         prefixes = self._prefixes.get(sequence.slot)
-        if prefixes is not None and (end % STRIDE == 0 or not sequence.reading):
+        if prefixes is not None and (end % STRIDE == 0 or not sequence.behind):
             self._cache.put(self.network.key, prefixes, end, self._state_BLS[sequence.slot])
 
     # -- writing
@@ -203,14 +204,14 @@ class Lane:
 
         New texts draw their first symbol before all rows draw for the rest of the time.
         """
-        for each in [each for each in self.running if not each.sequence.reading]:
+        for each in [each for each in self.running if not each.sequence.behind]:
             self._open(each, emit)
         drawn = 0
         if fresh := [each for each in self._ready() if not each.sequence.written]:
             drawn = self._draw(fresh, 1, emit)
             flush()
         if ready := self._ready():
-            drawn += self._draw(ready, self._writing.steps(len(ready), seconds), emit)
+            drawn += self._draw(ready, self._draw_times.steps(len(ready), seconds), emit)
         return drawn
 
     def _ready(self) -> list[Admitted]:
@@ -218,7 +219,7 @@ class Lane:
         return [
             each
             for each in self.running
-            if not each.sequence.reading and each.sequence.request.max_symbols
+            if not each.sequence.behind and each.sequence.request.max_symbols
         ]
 
     def _draw(self, ready: list[Admitted], most: int, emit: Emit) -> int:
@@ -230,7 +231,7 @@ class Lane:
         top = max(each.sequence.request.top for each in ready)
         start = self._clock()
         writing = self._decoder.write(rows, self._state_BLS, steps, top=top, workers=self._workers)
-        self._writing.record(len(ready), max(steps), self._clock() - start)
+        self._draw_times.record(len(ready), max(steps), self._clock() - start)
         counts = (writing.ids_BQ >= 0).sum(axis=1).tolist()
         ids, logprobs = writing.ids_BQ.tolist(), writing.logprobs_BQ.tolist()
         for row, (admitted, count) in enumerate(zip(ready, counts, strict=True)):

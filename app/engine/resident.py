@@ -18,9 +18,10 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Final, Generic, Protocol, Self, TypeVar
 
-from ..charlm.decoder import Decoder, Precision
+from ..charlm.decoder import Decoder
 from ..charlm.network import CharNetwork
 from ..charlm.network_config import NetworkConfig
+from ..charlm.number_format import Precision
 from ..charlm.scoring import Calibration
 from ..charlm.vocabulary import Vocabulary
 from ..errors import Overloaded, TooLarge

@@ -186,7 +186,7 @@ class Sequence:
         return max(0, self.cached - 1)
 
     @property
-    def reading(self) -> bool:
+    def behind(self) -> bool:
         """Whether the prompt has not been read as far as required."""
         return self.seen < self.goal
 

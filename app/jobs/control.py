@@ -89,7 +89,7 @@ class JobControl:
             read_job(session, job_id)
             return read_events(session, job_id, after, limit)
 
-    def run(self, run_id: str) -> Run:
+    def get_run(self, run_id: str) -> Run:
         """One run; raises NotFound (run_not_found)."""
         with self._database.session(read_only=True) as session:
             return read_run(session, run_id)

@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Claim:
-    """A lease on a job; its holder runs the job."""
+    """Proof of an attempt's lease on a job; its holder runs the job."""
 
     job_id: str
     number: int  # of the attempt

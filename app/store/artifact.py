@@ -42,7 +42,7 @@ _Network = CharNetwork | tuple[NetworkConfig, Mapping[str, Tensor]]
 
 @dataclass(frozen=True)
 class Artifact:
-    """A card and the weights it describes, kept in the card's precision on the CPU.
+    """A card and the weights it describes, kept as the card's ``weight_dtype`` on the CPU.
 
     ``weights`` has the names and shapes of ``NetworkConfig.weight_shapes``.
     """
@@ -57,7 +57,7 @@ class Artifact:
         vocabulary: Vocabulary,
         corpus_format: CorpusFormat,
         *,
-        precision: WeightDtype = "float32",
+        weight_dtype: WeightDtype = "float32",
         calibration: Calibration | None = None,
         created_at: int | None = None,
         **fields: Any,
@@ -66,13 +66,13 @@ class Artifact:
 
         ``fields`` are other fields of the card: trained_characters, dataset_sha256, seed,
         validation and test (``Measured``), run_id, lineage. ``created_at`` is in Unix seconds,
-        by default now. Raises InvalidInput when a weight is not finite in ``precision``.
+        by default now. Raises InvalidInput when a weight is not finite in ``weight_dtype``.
         """
-        config, weights = _stored(network, len(vocabulary), precision)
+        config, weights = _stored(network, len(vocabulary), weight_dtype)
         card = Card(
             **network_fields(config, vocabulary),
             corpus_format=corpus_format,
-            precision=precision,
+            precision=weight_dtype,  # by its alias
             weights_sha256=_digest(weights),
             calibration=calibration and calibration.quantiles,
             created_at=int(time.time()) if created_at is None else created_at,
@@ -125,9 +125,9 @@ def read(source: bytes | BinaryIO) -> Artifact:
 
 
 def _stored(
-    network: _Network, symbols: int, precision: WeightDtype
+    network: _Network, symbols: int, weight_dtype: WeightDtype
 ) -> tuple[NetworkConfig, dict[str, Tensor]]:
-    """The configuration and copies of the weights in ``precision``.
+    """The configuration and copies of the weights as ``weight_dtype``.
 
     Raises InvalidInput if a weight is not finite.
     """
@@ -136,12 +136,12 @@ def _stored(
     config, weights = network
     stored = {
         # A copy: training that continues must not change weights whose digest is taken.
-        name: weights[name].detach().to("cpu", _DTYPES[precision], copy=True).contiguous()
+        name: weights[name].detach().to("cpu", _DTYPES[weight_dtype], copy=True).contiguous()
         for name in config.weight_shapes(symbols)
     }
     if not _finite(stored):
         raise InvalidInput(
-            f"A weight is not finite in {precision}; keep the model in float32, "
+            f"A weight is not finite in {weight_dtype}; keep the model in float32, "
             "or train it again with a lower learning rate.",
             param="precision",
         )
@@ -150,7 +150,7 @@ def _stored(
 
 def _tensors(card: Card, body: bytearray) -> dict[str, Tensor]:
     """The tensors as views of ``body``."""
-    dtype = _DTYPES[card.precision]
+    dtype = _DTYPES[card.weight_dtype]
     return {
         name: torch.frombuffer(
             body, dtype=dtype, count=count(entry.shape), offset=entry.begin

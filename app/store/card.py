@@ -28,6 +28,7 @@ from ..charlm.cells import Activation, Cell
 from ..charlm.corpus.format import CorpusFormat
 from ..charlm.measures import Measures
 from ..charlm.network_config import NetworkConfig
+from ..charlm.number_format import Precision
 from ..charlm.vocabulary import RESERVED, Vocabulary
 from ..errors import InvalidInput
 from ..validation import invalid
@@ -100,8 +101,11 @@ class Card(_Part):
     """One model file's description.
 
     ``sha256`` and ``size_bytes`` describe the file itself, so they are absent inside it and
-    known once it has been written or read. Times are Unix seconds.
+    known once it has been written or read. Times are Unix seconds. In JSON ``weight_dtype`` is
+    called ``precision``.
     """
+
+    model_config = ConfigDict(serialize_by_alias=True)
 
     format_version: Literal[1] = FORMAT_VERSION
     cell: Cell
@@ -115,9 +119,9 @@ class Card(_Part):
     symbols: _Count
     vocabulary: str = Field(repr=False)
     corpus_format: CorpusFormat
-    precision: WeightDtype
+    weight_dtype: WeightDtype = Field(alias="precision")
     weights_sha256: _Digest
-    serving_precision: Literal["float32", "int8"] = "float32"
+    serving_precision: Precision = "float32"
     verbatim_copy_rate: FiniteFloat | None = Field(None, ge=0, le=1)  # of 1,000 samples
     calibration: tuple[_Bits, ...] | None = Field(None, min_length=2, max_length=10_001, repr=False)
     trained_characters: _Count = 0

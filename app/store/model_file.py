@@ -58,7 +58,7 @@ def check(source: bytes | BinaryIO) -> CheckedFile:
         refuse("it ends before its last tensor")
     if hashlib.sha256(body).hexdigest() != card.weights_sha256:
         refuse("its weights are not those its card was written for (the digest differs)")
-    if not _finite(card.precision, body):
+    if not _finite(card.weight_dtype, body):
         refuse("a weight is not a finite number")
     digest = hashlib.sha256(prefix + header)
     digest.update(body)
@@ -68,7 +68,7 @@ def check(source: bytes | BinaryIO) -> CheckedFile:
 
 def layout(card: Card) -> dict[str, Entry]:
     """The entry of each tensor: in the network's order, without gaps."""
-    name_of_dtype, size = _HEADER_NAMES[card.precision], _ITEM_BYTES[card.precision]
+    name_of_dtype, size = _HEADER_NAMES[card.weight_dtype], _ITEM_BYTES[card.weight_dtype]
     entries, begin = {}, 0
     for name, shape in card.network.weight_shapes(card.symbols).items():
         end = begin + count(shape) * size

@@ -28,7 +28,7 @@ from ..charlm.corpus.windows import smallest_id_type
 from ..charlm.vocabulary import BOUNDARY, RESERVED, Vocabulary, code_points
 from ..errors import InvalidCorpus, NotFound, StorageFailed
 
-_BLOCK: Final = 1 << 22
+_PIECE: Final = 1 << 22  # bytes read at once
 _IN_MEMORY: Final = 1 << 25  # characters; beyond it, ids go to a scratch file
 _NEWLINE: Final = 10
 _LONG_LINE: Final = 1000
@@ -77,13 +77,13 @@ class _Survey:
     open_line: int = 0  # characters so far of the line being read
 
 
-def blocks(path: Path, survey: _Survey | None = None) -> Iterator[str]:
+def text_pieces(path: Path, survey: _Survey | None = None) -> Iterator[str]:
     """The text of a file in pieces, normalised; ``survey`` records what was found.
 
     Raises InvalidCorpus for bytes that are not UTF-8 and for a NUL, giving the position.
     """
     held_return, first = "", True
-    for text in _decoded_blocks(path, survey):
+    for text in _decoded_pieces(path, survey):
         if first and text:
             first = False
             if text[0] == "\ufeff":
@@ -100,16 +100,16 @@ def blocks(path: Path, survey: _Survey | None = None) -> Iterator[str]:
         yield "\n"
 
 
-def _decoded_blocks(path: Path, survey: _Survey | None) -> Iterator[str]:
+def _decoded_pieces(path: Path, survey: _Survey | None) -> Iterator[str]:
     """The text of a file in pieces as it is there; ``survey`` takes size and digest."""
     pending, offset = b"", 0
     try:
         with path.open("rb") as file:
-            while block := file.read(_BLOCK):
+            while piece := file.read(_PIECE):
                 if survey:
-                    survey.digest.update(block)
-                    survey.bytes += len(block)
-                text, pending = _decoded(pending + block, offset, last=False)
+                    survey.digest.update(piece)
+                    survey.bytes += len(piece)
+                text, pending = _decoded(pending + piece, offset, last=False)
                 offset += len(text.encode())
                 yield text
             _decoded(pending, offset, last=True)  # raises if the file ends inside a character
@@ -145,7 +145,7 @@ def _decoded(raw: bytes, offset: int, *, last: bool) -> tuple[str, bytes]:
 
 def _survey(path: Path) -> _Survey:
     survey = _Survey()
-    for text in blocks(path, survey):
+    for text in text_pieces(path, survey):
         points = code_points(text)
         survey.characters += len(points)
         counted = np.bincount(points)  # ten times as fast as np.unique
@@ -237,7 +237,7 @@ def _encoded(
             _reserve(file.fileno(), characters * np.dtype(kind).itemsize)
             ids = np.memmap(file.name, dtype=kind, mode="r+", shape=(characters,))
     place = 0
-    for text in blocks(path):
+    for text in text_pieces(path):
         points = code_points(text)
         encoded = vocabulary.encode_code_points(points)
         if form == "lines":

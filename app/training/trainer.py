@@ -38,6 +38,7 @@ _EVALUATION_ROWS: Final = 32
 _SAMPLES: Final = 1_000
 _SAMPLES_AT_ONCE: Final = 256
 _SAMPLE_LENGTH: Final = 50
+_SHOWN_LENGTH: Final = 80
 _LONGEST_SAMPLE: Final = 1_000
 _SEARCHED: Final = 20_000_000  # symbols of a text in which samples are searched
 _CALIBRATED: Final = 5_000  # records
@@ -77,11 +78,11 @@ class Trainer:
         )
         yield from self.training.run()
 
-    def sample(self, seed: int, length: int = 80) -> str:
+    def sample(self, seed: int) -> str:
         """A sample line, generated with the network's current weights."""
         assert self.training is not None
         decoder = Decoder.from_network(self.training.network, "float32")
-        (ids,) = _written(decoder, 1, length, seed, boundary=self._is_lines)
+        (ids,) = _written(decoder, 1, _SHOWN_LENGTH, seed, boundary=self._is_lines)
         return self.prepared.vocabulary.decode(ids)
 
     def finish(self, *, lineage: Lineage | None = None, run_id: str | None = None) -> Artifact:
@@ -121,7 +122,7 @@ class Trainer:
             (self.plan.network, weights),
             self.prepared.vocabulary,
             self.prepared.corpus.format,
-            precision="float16",
+            weight_dtype="float16",
             **fields,
         )
 

@@ -8,23 +8,19 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.charlm.cells import Activation, Cell
-from app.charlm.decoder import PRECISIONS, Decoder, Precision, Row, bias_row
+from app.charlm.cells import CELLS, Activation, Cell, cell_of
+from app.charlm.decoder import Decoder, Row, bias_row
 from app.charlm.kernels.sampling import log_total
 from app.charlm.network import CharNetwork
 from app.charlm.network_config import NetworkConfig
+from app.charlm.number_format import PRECISIONS, Precision
 from app.charlm.sampling import Sampling
 from app.charlm.vocabulary import BOUNDARY
 from app.errors import InvalidInput
 from tests.charlm.reference import generate
 from tests.charlm.reference import logits as logits_of
 
-CELLS: list[tuple[Cell, Activation]] = [
-    ("rnn", "tanh"),
-    ("rnn", "relu"),
-    ("lstm", "tanh"),
-    ("gru", "tanh"),
-]
+KINDS: list[tuple[Cell, Activation]] = [(c.name, c.activation or "tanh") for c in CELLS]
 SYMBOLS = 13
 
 
@@ -34,7 +30,7 @@ def network_of(cell: Cell, activation: Activation = "tanh", layers: int = 2, siz
     return CharNetwork(NetworkConfig(cell, layers, size, 7, 0.5, activation), SYMBOLS).eval()
 
 
-@pytest.mark.parametrize(("cell", "activation"), CELLS)
+@pytest.mark.parametrize(("cell", "activation"), KINDS)
 @pytest.mark.parametrize(("layers", "size"), [(1, 5), (2, 33), (3, 64)])
 def test_float32_is_the_network(cell: Cell, activation: Activation, layers: int, size: int) -> None:
     network = network_of(cell, activation, layers, size)
@@ -49,7 +45,7 @@ def test_float32_is_the_network(cell: Cell, activation: Activation, layers: int,
     np.testing.assert_allclose(state, after.numpy(), rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("cell", ["rnn", "lstm", "gru"])
+@pytest.mark.parametrize("cell", [c.name for c in CELLS if c.bounded])
 def test_int8_is_close_to_the_network(cell: Cell) -> None:
     network = network_of(cell, size=64)
     chars = torch.randint(0, SYMBOLS, (8, 50))
@@ -66,7 +62,7 @@ def test_int8_is_close_to_the_network(cell: Cell) -> None:
 
 
 def test_int8_of_relu_is_refused() -> None:
-    with pytest.raises(InvalidInput, match="must be float32"):
+    with pytest.raises(InvalidInput, match="must be float32 for rnn_relu cells"):
         Decoder.from_network(network_of("rnn", "relu"), "int8")
 
 
@@ -107,9 +103,9 @@ def test_ranks_count_what_was_likelier() -> None:
 
 PACKED = {
     (cell, activation, precision): Decoder.from_network(network_of(cell, activation), precision)
-    for cell, activation in CELLS
+    for cell, activation in KINDS
     for precision in PRECISIONS
-    if (activation, precision) != ("relu", "int8")
+    if precision == "float32" or cell_of(cell, activation).bounded
 }
 SEQUENCES = st.lists(st.lists(st.integers(0, SYMBOLS - 1), max_size=30), min_size=1, max_size=9)
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from app.charlm.cells import Activation, Cell
+from app.charlm.cells import CELLS, Activation, Cell
 from app.charlm.network import CharNetwork
 from app.charlm.network_config import NetworkConfig
 from app.errors import InvalidInput
@@ -68,7 +68,7 @@ def formula_logits(
                 f = (lambda a: np.maximum(a, 0)) if relu else np.tanh
                 h = rnn_step(x, h, w, layer, f)
             else:
-                h = (lstm_step if config.cell == "lstm" else gru_step)(x, h, w, layer)
+                h = {"lstm": lstm_step, "gru": gru_step}[config.cell](x, h, w, layer)
             state_BLS[:, layer] = h
             x = h[:, : config.hidden_size]
         output = w["embedding.weight" if config.tied else "output.weight"]
@@ -82,12 +82,7 @@ def cross_entropy(logits_BTV: Array, targets_BT: NDArray[np.int64]) -> float:
     return float(-np.take_along_axis(logprobs, targets_BT[..., None], axis=2).mean())
 
 
-CELLS: list[tuple[Cell, Activation]] = [
-    ("rnn", "tanh"),
-    ("rnn", "relu"),
-    ("lstm", "tanh"),
-    ("gru", "tanh"),
-]
+KINDS: list[tuple[Cell, Activation]] = [(c.name, c.activation or "tanh") for c in CELLS]
 
 
 def build(
@@ -107,7 +102,7 @@ CHARS = np.array([[1, 4, 2, 0], [1, 3, 3, 2]])
 TARGETS = np.array([[4, 2, 0, 1], [3, 3, 2, 1]])
 
 
-@pytest.mark.parametrize(("cell", "activation"), CELLS)
+@pytest.mark.parametrize(("cell", "activation"), KINDS)
 @pytest.mark.parametrize("layers", [1, 2, 3])
 def test_forward_is_the_formula(cell: Cell, activation: Activation, layers: int) -> None:
     network, weights = build(cell, activation, layers=layers)
@@ -118,7 +113,7 @@ def test_forward_is_the_formula(cell: Cell, activation: Activation, layers: int)
     np.testing.assert_allclose(after.detach().numpy(), expected_after, rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.parametrize(("cell", "activation"), CELLS)
+@pytest.mark.parametrize(("cell", "activation"), KINDS)
 @pytest.mark.parametrize("tied", [False, True])
 def test_gradients_are_those_of_the_formula(cell: Cell, activation: Activation, tied: bool) -> None:
     """Central differences of the numpy formula against autograd, every single weight."""
@@ -165,7 +160,7 @@ def test_initial_values_are_sensible() -> None:
             torch.testing.assert_close(gate @ gate.T, torch.eye(8))
 
 
-@pytest.mark.parametrize(("cell", "activation"), CELLS)
+@pytest.mark.parametrize(("cell", "activation"), KINDS)
 def test_the_declared_shapes_are_the_real_ones(cell: Cell, activation: Activation) -> None:
     for tied in (False, True):
         config = NetworkConfig(cell, 2, 6, 6, 0.1, activation, tied)

@@ -11,6 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from app.charlm import scoring
 from app.charlm.decoder import Decoder
 from app.charlm.network import CharNetwork
 from app.charlm.network_config import NetworkConfig
@@ -43,7 +44,9 @@ def test_chunks_and_company_change_nothing(
     records: list[list[int]], closed: bool, chunk: int
 ) -> None:
     arrays = [ids(*record) for record in records]
-    together = score(DECODER, arrays, closed=closed, chunk=chunk)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(scoring, "_CHUNK", chunk)
+        together = score(DECODER, arrays, closed=closed)
     for array, each in zip(arrays, together, strict=True):
         (alone,) = score(DECODER, [array], closed=closed)
         assert np.array_equal(alone.logprobs, each.logprobs)

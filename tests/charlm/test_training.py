@@ -24,12 +24,13 @@ from app.charlm.schedule import LossName, OptimizerName, TrainingConfig
 from app.charlm.training import Progress, Training
 from app.charlm.vocabulary import Vocabulary
 from app.errors import InvalidInput, TrainingFailed
+from tests.models import vocabulary_of
 
 TEXT = "the cat sat on the mat and the dog sat on the log. " * 40
 
 
 def text_corpus() -> TextCorpus:
-    return TextCorpus(Vocabulary.from_text(TEXT).encode(TEXT).astype(np.uint8))
+    return TextCorpus(vocabulary_of(TEXT).encode(TEXT).astype(np.uint8))
 
 
 def line_corpus() -> LineCorpus:
@@ -205,7 +206,7 @@ def test_a_loss_that_is_not_finite_stops_with_the_last_good_weights() -> None:
 
 
 def test_measures_equal_one_single_pass() -> None:
-    ids = Vocabulary.from_text(TEXT).encode(TEXT * 4).astype(np.uint8)
+    ids = vocabulary_of(TEXT).encode(TEXT * 4).astype(np.uint8)
     corpus, network = TextCorpus(ids), fresh()
     many = evaluate(network, corpus.evaluation_windows("train", 4, 64))
     single = evaluate(network, corpus.evaluation_windows("train", 1, 10_000))

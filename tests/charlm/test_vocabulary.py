@@ -8,27 +8,28 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.charlm.vocabulary import BOUNDARY, UNKNOWN, Vocabulary
+from tests.models import vocabulary_of
 
 ANY_TEXT = st.text(st.characters(exclude_categories=()))
 
 
 @given(ANY_TEXT)
 def test_every_text_survives_the_way_there_and_back(text: str) -> None:
-    vocabulary = Vocabulary.from_text(text)
+    vocabulary = vocabulary_of(text)
     assert vocabulary.decode(vocabulary.encode(text)) == text
     assert len(vocabulary) == 2 + len(set(text))
 
 
 @given(ANY_TEXT, ANY_TEXT)
 def test_widening_moves_no_id(old: str, new: str) -> None:
-    vocabulary = Vocabulary.from_text(old)
+    vocabulary = vocabulary_of(old)
     wider = vocabulary.widen(new)
     assert np.array_equal(wider.encode(old), vocabulary.encode(old))
     assert wider.decode(wider.encode(old + new)) == old + new
 
 
 def test_unknown_characters_become_the_unknown_symbol_and_are_named_once() -> None:
-    vocabulary = Vocabulary.from_text("abc")
+    vocabulary = Vocabulary("abc")
     assert vocabulary.encode("azbz唐").tolist() == [2, UNKNOWN, 3, UNKNOWN, UNKNOWN]
     assert vocabulary.unknown_characters("azbz唐") == "z唐"
 

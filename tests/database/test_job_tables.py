@@ -13,6 +13,7 @@ from sqlalchemy.exc import IntegrityError
 from app.database import job_tables
 from app.database.session import Database
 from app.database.tables import Base
+from tests.database.migrating import migrate_to
 from tests.jobs.making import Place
 
 DESCENDING = "ix_jobs_state_priority_queued_at"
@@ -29,11 +30,11 @@ def test_migrations_and_tables_agree(database: Database) -> None:
 
 
 def test_down_and_up_again(database: Database) -> None:
-    database.migrate("0002")
+    migrate_to(database, "0002")
     assert "jobs" not in inspect(database.engine).get_table_names()
     database.migrate()
     assert "jobs" in inspect(database.engine).get_table_names()
-    database.migrate("base")
+    migrate_to(database, "base")
     assert inspect(database.engine).get_table_names() == ["alembic_version"]
 
 
@@ -42,7 +43,7 @@ def test_what_was_chosen_survives_going_down_and_up(place: Place) -> None:
     before = place.submitted(network={}).chosen
     assert ("batch_size", "window") not in [each.fields for each in before]  # was asked for
     assert ("layers", "hidden_size") in [each.fields for each in before]
-    place.database.migrate("0003")
+    migrate_to(place.database, "0003")
     with place.database.session(read_only=True) as session:
         (stored,) = session.scalars(text("SELECT chosen FROM jobs"))
     assert "fields" not in str(stored)

@@ -22,6 +22,7 @@ from app.database.model_tables import ModelRow
 from app.database.session import Database
 from app.database.tables import REVISION, Base
 from app.errors import Conflict, Overloaded
+from tests.database.migrating import migrate_to
 from tests.database.test_session import held, impatient
 
 NEWEST = ScriptDirectory.from_config(migration.configuration()).get_current_head()
@@ -101,15 +102,15 @@ def test_every_step_goes_down_and_up(empty: Database) -> None:
     revisions = [step.revision for step in script.walk_revisions()][::-1]
     schemas = {}
     for revision in revisions:
-        empty.migrate(revision)
+        migrate_to(empty, revision)
         schemas[revision] = schema(empty)
         assert revision_of(empty) == revision
     for revision in revisions[-2::-1]:
-        empty.migrate(revision)
+        migrate_to(empty, revision)
         assert schema(empty) == schemas[revision]
-    empty.migrate("base")
+    migrate_to(empty, "base")
     assert schema(empty) == {}
-    empty.migrate("base")
+    migrate_to(empty, "base")
     empty.migrate()
     assert schema(empty) == schemas[revisions[-1]]
 
@@ -132,7 +133,7 @@ def test_a_database_of_a_newer_version_is_refused_and_left_alone(empty: Database
 
 
 def test_a_database_of_an_older_version_is_brought_up_with_what_is_in_it(empty: Database) -> None:
-    empty.migrate("0001")
+    migrate_to(empty, "0001")
     with empty.session() as session:
         session.add(ModelRow(name="names", next_version=3, created_at=0))
         session.flush()
@@ -267,7 +268,7 @@ def test_a_newer_code_brings_the_database_up_and_an_older_one_refuses_it(
         empty.migrate()
     with pytest.MonkeyPatch.context() as newer:
         newer.setattr(migration, "MIGRATIONS", tmp_path / "100% migrations")
-        empty.migrate(str(NEWEST))
+        migrate_to(empty, str(NEWEST))
     empty.migrate()
 
 

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from app.charlm.cells import Cell
-from app.charlm.decoder import Precision
 from app.charlm.network import CharNetwork
 from app.charlm.network_config import NetworkConfig
+from app.charlm.number_format import Precision
 from app.engine.bench import measure
 from app.engine.floors import multiply_adds_per_second, streaming_seconds
 

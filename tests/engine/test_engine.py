@@ -17,9 +17,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.charlm.cells import Cell
-from app.charlm.decoder import Decoder, Precision
+from app.charlm.decoder import Decoder
 from app.charlm.network import CharNetwork
 from app.charlm.network_config import NetworkConfig
+from app.charlm.number_format import Precision
 from app.charlm.sampling import Sampling
 from app.charlm.scoring import score
 from app.charlm.vocabulary import BOUNDARY

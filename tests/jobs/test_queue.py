@@ -165,7 +165,7 @@ def test_a_job_that_is_not_final_is_not_deleted(place: Place) -> None:
     with pytest.raises(NotFound):
         place.jobs.get(job.id)
     with pytest.raises(NotFound):
-        place.jobs.run(job.run_id)
+        place.jobs.get_run(job.run_id)
 
 
 def test_lists_are_pages_that_stay(place: Place) -> None:

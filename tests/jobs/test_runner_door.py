@@ -142,7 +142,7 @@ def test_an_attempt_tells_and_publishes_once(place: Place) -> None:
     assert (done.state, done.model_version) == (JobState.SUCCEEDED, "words@1")
     assert done.progress == progress(2)
     assert done.finished_at is not None
-    run = place.jobs.run(job.run_id)
+    run = place.jobs.get_run(job.run_id)
     assert (run.versions, run.last_step, run.model_version) == ({"torch": "2"}, 2, "words@1")
     with pytest.raises(LeaseLost):
         published(place, claim, staged)

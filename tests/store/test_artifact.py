@@ -20,7 +20,7 @@ from app.store.card import WeightDtype
 from tests.models import tiny_artifact
 from tests.store.forging import TRUE_FILE, framed, taken_apart
 
-PRECISIONS: list[WeightDtype] = ["float32", "float16", "bfloat16"]
+WEIGHT_DTYPES: list[WeightDtype] = ["float32", "float16", "bfloat16"]
 CONFIGS = [
     NetworkConfig(cell="rnn", hidden_size=5, embedding_size=3, activation="relu"),
     NetworkConfig(cell="gru", layers=2, hidden_size=4, embedding_size=3, dropout=0.25),
@@ -56,10 +56,10 @@ def test_a_network_is_made_without_torchs_compiler(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda config: f"{config.cell}-{config.layers}")
-@pytest.mark.parametrize("precision", PRECISIONS)
-def test_what_is_written_is_read(precision: WeightDtype, config: NetworkConfig) -> None:
+@pytest.mark.parametrize("weight_dtype", WEIGHT_DTYPES)
+def test_what_is_written_is_read(weight_dtype: WeightDtype, config: NetworkConfig) -> None:
     artifact = tiny_artifact(
-        precision=precision,
+        weight_dtype=weight_dtype,
         config=config,
         characters="\x00\n ab汉😀\U0010ffff",
         trained_characters=10**12,
@@ -80,16 +80,16 @@ def test_what_is_written_is_read(precision: WeightDtype, config: NetworkConfig) 
     assert again.calibration == Calibration((0.5, 1.0, 2.5))
     assert again.card.size_bytes == len(file)
     assert list(again.weights) == list(config.weight_shapes(artifact.card.symbols))
-    assert {weight.dtype for weight in again.weights.values()} == {getattr(torch, precision)}
+    assert {weight.dtype for weight in again.weights.values()} == {getattr(torch, weight_dtype)}
     assert len(file) % 4 == 0
 
 
-@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("weight_dtype", WEIGHT_DTYPES)
 @pytest.mark.parametrize("config", CONFIGS[:3], ids=lambda config: config.cell)
 def test_the_network_computes_with_the_weights_that_were_stored(
-    precision: WeightDtype, config: NetworkConfig
+    weight_dtype: WeightDtype, config: NetworkConfig
 ) -> None:
-    artifact = read(write(tiny_artifact(precision=precision, config=config)))
+    artifact = read(write(tiny_artifact(weight_dtype=weight_dtype, config=config)))
     network = artifact.network()
     assert not network.training
     for name, weight in network.state_dict().items():
@@ -100,7 +100,7 @@ def test_the_network_computes_with_the_weights_that_were_stored(
     logits_BTV, state_BLS = network(chars_BT, network.initial_state(2))
     assert logits_BTV.shape == (2, 3, 5)
     assert bool(torch.isfinite(state_BLS).all())
-    if precision == "float32":
+    if weight_dtype == "float32":
         original = tiny_artifact(config=config).network()
         assert torch.equal(original(chars_BT, original.initial_state(2))[0], logits_BTV)
     assert (network.output.weight is network.embedding.weight) == config.tied
@@ -117,7 +117,7 @@ def test_the_same_artifact_gives_the_same_bytes() -> None:
 def test_other_readers_of_safetensors_read_it() -> None:
     from safetensors.torch import load
 
-    artifact = tiny_artifact(precision="float16")
+    artifact = tiny_artifact(weight_dtype="float16")
     loaded = load(write(artifact))
     assert loaded.keys() == artifact.weights.keys()
     assert all(torch.equal(loaded[name], weight) for name, weight in artifact.weights.items())
@@ -169,14 +169,14 @@ def test_the_shipped_models_are_read() -> None:
             assert read(stream).card.symbols > 2
 
 
-def test_weights_beyond_a_precision_are_refused_when_built() -> None:
+def test_weights_beyond_their_dtype_are_refused_when_built() -> None:
     network = CharNetwork(NetworkConfig(cell="gru", hidden_size=4, embedding_size=3), 5)
     with torch.no_grad():
         network.output.bias[0] = 70_000.0  # float16 ends at 65,504
-    vocabulary = Vocabulary.from_text("abc")
-    Artifact.build(network, vocabulary, "text", precision="bfloat16")
+    vocabulary = Vocabulary("abc")
+    Artifact.build(network, vocabulary, "text", weight_dtype="bfloat16")
     with pytest.raises(InvalidInput, match="keep the model in float32") as caught:
-        Artifact.build(network, vocabulary, "text", precision="float16")
+        Artifact.build(network, vocabulary, "text", weight_dtype="float16")
     assert caught.value.param == "precision"
     with torch.no_grad():
         network.output.bias[0] = float("nan")
@@ -186,7 +186,7 @@ def test_weights_beyond_a_precision_are_refused_when_built() -> None:
 
 def test_an_artifact_does_not_change_with_the_network_it_was_built_from() -> None:
     network = CharNetwork(NetworkConfig(cell="gru", hidden_size=4, embedding_size=3), 5)
-    artifact = Artifact.build(network, Vocabulary.from_text("abc"), "text", created_at=1)
+    artifact = Artifact.build(network, Vocabulary("abc"), "text", created_at=1)
     before = write(artifact)
     with torch.no_grad():
         network.output.bias.add_(1.0)

@@ -261,12 +261,12 @@ def test_a_weight_that_is_no_number_is_refused(value: float, place: int) -> None
 
 
 @pytest.mark.parametrize(
-    ("precision", "infinity"), [("float16", b"\x00\x7c"), ("bfloat16", b"\x80\x7f")]
+    ("weight_dtype", "infinity"), [("float16", b"\x00\x7c"), ("bfloat16", b"\x80\x7f")]
 )
 def test_a_short_weight_that_is_no_number_is_refused(
-    precision: WeightDtype, infinity: bytes
+    weight_dtype: WeightDtype, infinity: bytes
 ) -> None:
-    header, card, body = taken_apart(write(tiny_artifact(precision=precision)))
+    header, card, body = taken_apart(write(tiny_artifact(weight_dtype=weight_dtype)))
     forged = with_card(
         card | {"weights_sha256": forging.sha256(infinity + body[2:])},
         infinity + body[2:],

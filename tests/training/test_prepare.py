@@ -19,7 +19,7 @@ from app.charlm.corpus.text import TextCorpus
 from app.charlm.vocabulary import Vocabulary
 from app.errors import InvalidCorpus, NotFound, StorageFailed
 from app.training import prepare as datasets
-from app.training.prepare import blocks, guess_format, prepare
+from app.training.prepare import guess_format, prepare, text_pieces
 
 NAMED = [unicodedata.name(chr(point), "") for point in range(65, 1500)]
 NAMES = "\n".join(sorted({name.split()[-1].lower() for name in NAMED if name}))
@@ -85,15 +85,15 @@ def test_the_format_is_guessed(lengths: list[int], guessed: str) -> None:
 
 
 @given(st.lists(st.sampled_from(["a", "唐", "\r", "\n", "\r\n", "\U0001f600"]), max_size=40))
-def test_blocks_of_any_size_give_the_same_text(parts: list[str]) -> None:
+def test_pieces_of_any_size_give_the_same_text(parts: list[str]) -> None:
 
     text = "".join(parts)
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
         path = write(Path(folder), text)
         for size in (1, 2, 3, 1000):
-            patch.setattr(datasets, "_BLOCK", size)
+            patch.setattr(datasets, "_PIECE", size)
             plain = text.replace("\r\n", "\n").replace("\r", "\n")
-            assert "".join(blocks(path)) == plain
+            assert "".join(text_pieces(path)) == plain
 
 
 # --- Bad input --------------------------------------------------------------------------
@@ -122,10 +122,10 @@ def test_one_line_as_lines_is_refused(tmp_path: Path) -> None:
         prepare(write(tmp_path, "a single line that is long enough"), format="lines")
 
 
-def test_the_place_of_a_wrong_byte_is_right_in_later_blocks(
+def test_the_place_of_a_wrong_byte_is_right_in_later_pieces(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(datasets, "_BLOCK", 7)
+    monkeypatch.setattr(datasets, "_PIECE", 7)
     with pytest.raises(InvalidCorpus, match="byte 1000 "):
         prepare(write(tmp_path, "唐x".encode() * 250 + b"\xffabc"))
 

@@ -111,7 +111,7 @@ def test_a_running_text(text: Path) -> None:
     card = trained(run).card
     assert card.corpus_format == "text"
     assert card.test is None
-    assert run.sample(1, length=5)
+    assert run.sample(1)
 
 
 def test_what_is_not_asked_for_is_chosen_and_shown(lines: Path) -> None:

@@ -160,7 +160,7 @@ def _line_places(ids: Ids) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     return starts[full], (ends - starts)[full]
 
 
-_BLOCK: Final = 1 << 22  # characters hashed at once
+_HASHED_AT_ONCE: Final = 1 << 22  # characters
 _BASE: Final = 0x9E3779B97F4A7C15  # of the polynomial: 2^64 / golden ratio, odd
 
 
@@ -179,7 +179,7 @@ def _line_hashes(
     powers = np.full(int(lengths.max(initial=0)), _BASE, dtype=np.uint64).cumprod()
     first = 0
     while first < len(starts):
-        until = int(np.searchsorted(starts, starts[first] + _BLOCK))
+        until = int(np.searchsorted(starts, starts[first] + _HASHED_AT_ONCE))
         last = max(first + 1, until)
         begin, end = int(starts[first]), int(starts[last - 1] + lengths[last - 1])
         points = points_V[np.asarray(ids[begin:end])].astype(np.uint64) + np.uint64(1)

@@ -109,11 +109,11 @@ def update(kernel: int, x: Any, h: Any, state: Any, units: int, padded: int) -> 
         rnn_relu(x, h, state, units, padded)
     elif kernel == 2:
         lstm(x, h, state, units, padded)
-    else:
+    elif kernel == 3:
         gru(x, h, state, units, padded)
 
 
-_KERNELS: Final = ("rnn_tanh", "rnn_relu", "lstm", "gru")  # in the order of ``update``
+_KERNELS: Final = ("rnn_tanh", "rnn_relu", "lstm", "gru")  # by their numbers in ``update``
 
 
 def kernel_number(cell: CellDescriptor) -> int:

@@ -42,7 +42,7 @@ class Scratch(NamedTuple):
     from_hidden_BN: Any
     logits_BV: Any
     probabilities_V: Any
-    tiles: Any  # the processor's tile configuration, or empty
+    configuration: Any  # ``amx.CONFIGURATION``
 
 
 @compiled
@@ -59,22 +59,22 @@ def step(
         for row in range(rows):
             load_input(state[slots[row], layer], scratch.own_BP[row], units)
         product(scratch.own_BP, panels[layer], scales[layer], offsets[layer], biases[layer],
-                scratch.from_hidden_BN, rows, scratch.tiles)  # fmt: skip
+                scratch.from_hidden_BN, rows, scratch.configuration)  # fmt: skip
         if layer > 0:
             product(scratch.below_BP, upper[layer - 1], upper_scales[layer - 1],
                     upper_offsets[layer - 1], upper_biases[layer - 1],
-                    scratch.from_input_BN, rows, scratch.tiles)  # fmt: skip
+                    scratch.from_input_BN, rows, scratch.configuration)  # fmt: skip
         for row in range(rows):
             x = table[chars[row]] if layer == 0 else scratch.from_input_BN[row]
             update(kernel, x, scratch.from_hidden_BN[row], state[slots[row], layer], units, width)
             load_input(state[slots[row], layer], scratch.below_BP[row], units)
     out_panels, out_scales, out_offsets, out_biases = weights.output
     product(scratch.below_BP, out_panels, out_scales, out_offsets, out_biases, scratch.logits_BV,
-            rows, scratch.tiles)  # fmt: skip
+            rows, scratch.configuration)  # fmt: skip
 
 
 @compiled
-def _read_block(
+def _read_steps(
     weights: Any, scratch: Any, kernel: int, units: int, ids: Any, first: int, starts: Any,
     state: Any, slots: Any,
 ) -> None:  # fmt: skip
@@ -94,13 +94,13 @@ def _read_block(
         if layer > 0:
             product(scratch.below_BP, upper[layer - 1], upper_scales[layer - 1],
                     upper_offsets[layer - 1], upper_biases[layer - 1],
-                    scratch.from_input_BN, starts[steps], scratch.tiles)  # fmt: skip
+                    scratch.from_input_BN, starts[steps], scratch.configuration)  # fmt: skip
         for s in range(steps):
             rows = starts[s + 1] - starts[s]
             for row in range(rows):
                 load_input(state[slots[row], layer], scratch.own_BP[row], units)
             product(scratch.own_BP, panels[layer], scales[layer], offsets[layer], biases[layer],
-                    scratch.from_hidden_BN, rows, scratch.tiles)  # fmt: skip
+                    scratch.from_hidden_BN, rows, scratch.configuration)  # fmt: skip
             for row in range(rows):
                 place = starts[s] + row
                 x = table[ids[row, first + s]] if layer == 0 else scratch.from_input_BN[place]
@@ -151,10 +151,10 @@ def read(
             while live > 0 and lengths[live - 1] <= first + s:
                 live -= 1
             starts[s + 1] = starts[s] + live
-        _read_block(weights, scratch, kernel, units, ids, first, starts, state, slots)
+        _read_steps(weights, scratch, kernel, units, ids, first, starts, state, slots)
         if len(targets) > 0:
             product(scratch.below_BP, out_panels, out_scales, out_offsets, out_biases,
-                    scratch.logits_BV, starts[steps], scratch.tiles)  # fmt: skip
+                    scratch.logits_BV, starts[steps], scratch.configuration)  # fmt: skip
             for s in range(steps):
                 t = first + s
                 for row in range(starts[s + 1] - starts[s]):

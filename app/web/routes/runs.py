@@ -45,7 +45,8 @@ async def list_runs(
 @router.get("/{id}", response_model=RunAnswer, summary="Show a run")
 async def get_run(served: ServedBy, id: str) -> Response:
     """Its parameters, library versions and progress."""
-    return JSONResponse(run_object(await asyncio.to_thread(served.jobs.run, bare_id("run", id))))
+    run = await asyncio.to_thread(served.jobs.get_run, bare_id("run", id))
+    return JSONResponse(run_object(run))
 
 
 @router.get("/{id}/metrics", response_model=SeriesList, summary="Show the curves of a run")

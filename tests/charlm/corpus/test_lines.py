@@ -14,6 +14,7 @@ from app.charlm.corpus.lines import LineCorpus
 from app.charlm.corpus.windows import IGNORED, SplitName, Window, smallest_id_type
 from app.charlm.vocabulary import BOUNDARY, Vocabulary, code_points
 from app.errors import InvalidCorpus
+from tests.models import vocabulary_of
 
 SPLITS: tuple[SplitName, ...] = ("train", "validation", "test")
 
@@ -25,7 +26,7 @@ LINES = st.lists(st.text("abc唐", max_size=40), min_size=3, max_size=60).filter
 def corpus_of(
     lines: list[str], *, seed: int = 1, fraction: float = 0.2
 ) -> tuple[LineCorpus, Vocabulary]:
-    vocabulary = Vocabulary.from_text("".join(lines))
+    vocabulary = vocabulary_of("".join(lines))
     parts = [np.append(vocabulary.encode(line), BOUNDARY) for line in lines]
     points = np.append(np.zeros(2, dtype=np.uint32), code_points(vocabulary.characters))
     ids = np.concatenate(parts).astype(smallest_id_type(len(vocabulary)))

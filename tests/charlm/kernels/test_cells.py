@@ -35,6 +35,7 @@ def expected(name: str, x: Array, h: Array, state: Array, units: int) -> Array:
         i, f, o = (sigmoid(a[g] + b[g]) for g in (0, 1, 3))
         c = f * state[units:] + i * np.tanh(a[2] + b[2])
         return np.concatenate((o * np.tanh(c), c))
+    assert name == "gru"
     r, z = sigmoid(a[0] + b[0]), sigmoid(a[1] + b[1])
     return np.asarray((1 - z) * np.tanh(a[2] + r * b[2]) + z * state)
 
@@ -50,3 +51,17 @@ def test_a_step_is_the_formula(cell: CellDescriptor, units: int) -> None:
     wanted = expected(cell.kernel, exact[0], exact[1], exact[2], units)
     cells.update(cells.kernel_number(cell), x, h, state, units, 16)
     np.testing.assert_allclose(state, wanted, rtol=0, atol=2e-6)
+
+
+def test_every_cell_has_its_own_branch() -> None:
+    """Without a branch ``update`` does nothing, and with another's it is another cell."""
+    assert sorted(cells._KERNELS) == sorted({cell.kernel for cell in CELLS})
+    random = np.random.default_rng(1)
+    for cell in CELLS:
+        x, h = (random.normal(size=len(cell.gates) * 16).astype(np.float32) for _ in range(2))
+        before = random.normal(size=5 * cell.states).astype(np.float32)
+        own, updated = before.copy(), before.copy()
+        getattr(cells, cell.kernel)(x, h, own, 5, 16)
+        cells.update(cells.kernel_number(cell), x, h, updated, 5, 16)
+        assert np.array_equal(updated, own)
+        assert not np.array_equal(updated, before)

@@ -48,13 +48,13 @@ def test_the_largest_sums_do_not_overflow() -> None:
 
 @compiled
 def chosen(x: Any, panels: Any, scales: Any, offsets: Any, biases: Any, y: Any, rows: int,
-           tiles: Any) -> None:  # fmt: skip
-    kernels.product(x, panels, scales, offsets, biases, y, rows, tiles)
+           configuration: Any) -> None:  # fmt: skip
+    kernels.product(x, panels, scales, offsets, biases, y, rows, configuration)
 
 
 @pytest.mark.parametrize(("outputs", "inputs"), [(64, 64), (192, 80), (128, 256)])
-@pytest.mark.parametrize("tiles", [CONFIGURATION, CONFIGURATION[:0]])
-def test_tiles_change_no_bit(outputs: int, inputs: int, tiles: Any) -> None:
+@pytest.mark.parametrize("configuration", [CONFIGURATION, CONFIGURATION[:0]])
+def test_tiles_change_no_bit(outputs: int, inputs: int, configuration: Any) -> None:
     random = np.random.default_rng(outputs)
     weights = random.normal(size=(outputs, inputs)).astype(np.float32)
     packed = pack(weights, weights[:, 0], integers=True)
@@ -63,7 +63,7 @@ def test_tiles_change_no_bit(outputs: int, inputs: int, tiles: Any) -> None:
         x = random.integers(1, 256, size=(room_for(rows), inputs)).astype(np.uint8)
         wanted, got = (np.full((len(x), outputs), np.nan, dtype=np.float32) for _ in range(2))
         product_int8(x, *matrix, wanted, rows)
-        chosen(x, *matrix, got, rows, tiles)
+        chosen(x, *matrix, got, rows, configuration)
         assert np.array_equal(got[:rows], wanted[:rows])
 
 

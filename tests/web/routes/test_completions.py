@@ -249,7 +249,7 @@ def test_a_late_request_is_ended_and_its_stream_says_so(settings: Settings) -> N
 
 
 def test_a_text_in_which_nothing_was_drawn_ranks_last() -> None:
-    vocabulary = Vocabulary.from_text("abc")
+    vocabulary = Vocabulary("abc")
     nothing = Transcript(vocabulary, Prompt.of_text("a", vocabulary), echo=False, logprobs=None)
     assert nothing.mean_logprob == -math.inf
 
