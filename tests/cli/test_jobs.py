@@ -112,6 +112,8 @@ def test_a_text_is_read_in_the_format_of_the_base(
         with FullInstallation(Settings()) as installation:
             ((only,), _) = installation.datasets.list()
             assert only.format == "lines"
+    charloom("jobs", "cancel", job, *where)
+    charloom("jobs", "delete", job, *where)
 
 
 def test_what_is_not_there(charloom: Command, words: Path, where: tuple[str, ...]) -> None:
