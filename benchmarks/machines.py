@@ -7,7 +7,7 @@ import platform
 import time
 from typing import Any
 
-from app.cli.bench import processor
+from app.cli.benchmark import processor
 
 
 def machine() -> dict[str, Any]:

@@ -12,7 +12,8 @@ from sqlalchemy import exists, select, tuple_
 from sqlalchemy.orm import Session
 
 from ..database.dataset_tables import DatasetRow
-from ..database.job_tables import FINAL, JobRow
+from ..database.job_states import FINAL
+from ..database.job_tables import JobRow
 from ..database.tables import now_milliseconds
 from ..database.upserts import insert_or_leave
 from ..errors import NotFound

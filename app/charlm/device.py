@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 
 from ..errors import InvalidInput
-
-DeviceName = Literal["auto", "cpu", "cuda", "mps"]
+from .schedule import DeviceName
 
 
 def pick_device(name: DeviceName) -> torch.device:

@@ -14,6 +14,7 @@ from ..bounds import Bound, check_bounds, out_of_range
 
 OptimizerName = Literal["sgd", "adam", "adamw"]
 LossName = Literal["cross_entropy", "squared_error"]
+DeviceName = Literal["auto", "cpu", "cuda", "mps"]
 ScheduleName = Literal["linear", "constant"]
 
 Plan = tuple[tuple[int, int], ...]

@@ -5,9 +5,18 @@ from __future__ import annotations
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
+from enum import StrEnum
 from types import FrameType
 
 from . import console
+
+
+class Interrupted(StrEnum):
+    """What Ctrl-C does with the best weights so far."""
+
+    ask = "ask"
+    publish = "publish"
+    discard = "discard"
 
 
 class Interrupt:

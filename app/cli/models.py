@@ -8,8 +8,6 @@ from typing import Any
 
 from rich.table import Table
 
-from ..rendering.models import model_object
-from ..wiring.installation import Installation
 from . import console
 from .options import AsJson, Url, command
 
@@ -31,13 +29,15 @@ def models(as_json: AsJson = False, url: Url = None) -> None:
 
 def _local() -> list[dict[str, Any]]:
     """The models of the local store, including files copied into it by hand."""
+    from ..rendering.models import model_object
+    from ..wiring.installation import Installation
+
     with Installation(console.settings()) as installation:
         installation.registry.synchronise()
         return [model_object(version) for version in installation.registry.list()]
 
 
 def _remote(url: str) -> list[dict[str, Any]]:
-    # Like a subcommand, the client is loaded only when it is used.
     from .remote import connected, every
 
     with connected(url) as client:

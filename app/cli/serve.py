@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ..web.http import server
+from .. import __name__ as _package
 from . import console
 from .options import command
 
@@ -24,7 +24,9 @@ def serve(
     for name, value in (("HOST", host), ("PORT", port)):
         if value is not None:
             os.environ[f"CHARLOOM_{name}"] = str(value)
-    server.serve(console.settings(), reload=reload)
+    from ..web.http.server import serve
+
+    serve(console.settings(), f"{_package}.main:create_app", reload=reload)
 
 
 app = command(serve)

@@ -7,7 +7,6 @@ as well as enforced in the code above. Knows no queries.
 
 from __future__ import annotations
 
-from enum import StrEnum
 from typing import Any, Final
 
 from sqlalchemy import (
@@ -24,34 +23,8 @@ from sqlalchemy import (
 from sqlalchemy.orm import Mapped, mapped_column
 
 from . import dataset_tables  # noqa: F401 (jobs refer to it)
+from .job_states import LEASED, JobState
 from .tables import NAME_LENGTH, Base, BigId, Digest, Milliseconds, UlidText
-
-
-class JobState(StrEnum):
-    """The state of a job; the moves between states are in ``app.jobs.states``."""
-
-    QUEUED = "queued"  #: waits for a free slot
-    STARTING = "starting"  #: claimed; its training process starts
-    RUNNING = "running"  #: trains
-    PAUSING = "pausing"  #: writes a checkpoint, then gives the slot back
-    PAUSED = "paused"  #: waits to be resumed
-    CANCELLING = "cancelling"  #: its training process is being stopped
-    PUBLISHING = "publishing"  #: the model version is being written
-    SUCCEEDED = "succeeded"  #: its model version exists
-    CANCELLED = "cancelled"
-    FAILED = "failed"  #: error_code and error say why
-
-
-FINAL: Final = frozenset({JobState.SUCCEEDED, JobState.CANCELLED, JobState.FAILED})
-LEASED: Final = frozenset(
-    {
-        JobState.STARTING,
-        JobState.RUNNING,
-        JobState.PAUSING,
-        JobState.CANCELLING,
-        JobState.PUBLISHING,
-    }
-)
 
 METRIC_KINDS: Final = ("finite", "nan", "inf", "-inf")
 CHECKPOINT_KINDS: Final = ("periodic", "best", "final")

@@ -33,7 +33,6 @@ from .sequence import Piece, Request
 
 Task = Literal["writing", "scoring"]
 
-ROWS: Final = (1, 4, 16, 64, 256)
 _Side = Callable[[int, int, float], float]
 
 _ROUNDS: Final = 3
@@ -100,7 +99,7 @@ def measure(
     network: CharNetwork,
     precision: Precision,
     *,
-    rows: Sequence[int] = ROWS,
+    rows: Sequence[int],
     threads: Sequence[int] = (1,),
     seconds: float = 0.3,
 ) -> Iterator[Result]:

@@ -12,7 +12,8 @@ from typing import Any, Final
 from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
-from ..database.job_tables import FINAL, AttemptRow, JobRow
+from ..database.job_states import FINAL
+from ..database.job_tables import AttemptRow, JobRow
 from ..database.tables import now_milliseconds
 from .events import add_event
 from .states import LOST, JobState

@@ -11,7 +11,8 @@ from typing import Final
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from ..database.job_tables import LEASED, JobRow
+from ..database.job_states import LEASED
+from ..database.job_tables import JobRow
 from ..database.session import Database
 from .attempt_end import Ending, end_attempt
 from .lease import touch_attempt

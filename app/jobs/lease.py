@@ -12,7 +12,8 @@ from typing import Any
 from sqlalchemy import update
 from sqlalchemy.orm import Session
 
-from ..database.job_tables import LEASED, AttemptRow, JobRow
+from ..database.job_states import LEASED
+from ..database.job_tables import AttemptRow, JobRow
 from ..database.tables import now_milliseconds
 from ..errors import LeaseLost
 from .states import JobState, Wish

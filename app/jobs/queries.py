@@ -13,7 +13,8 @@ from sqlalchemy import Row, Select, select
 from sqlalchemy.orm import Session
 
 from ..charlm.sizing import Chosen
-from ..database.job_tables import LEASED, AttemptRow, CheckpointRow, EventRow, JobRow, RunRow
+from ..database.job_states import LEASED
+from ..database.job_tables import AttemptRow, CheckpointRow, EventRow, JobRow, RunRow
 from ..database.tables import now_milliseconds
 from ..errors import NotFound
 from ..store.layout import is_name

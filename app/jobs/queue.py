@@ -19,8 +19,8 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 from sqlalchemy.sql.dml import ReturningUpdate
 
+from ..database.job_states import FINAL
 from ..database.job_tables import (
-    FINAL,
     AttemptRow,
     CheckpointRow,
     IdempotencyKeyRow,

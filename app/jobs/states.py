@@ -20,7 +20,7 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import Final
 
-from ..database.job_tables import FINAL, LEASED, JobState
+from ..database.job_states import FINAL, LEASED, JobState
 
 __all__ = ["CANCEL", "FINAL", "LEASED", "LOST", "PAUSE", "RESUME", "JobState", "Wish"]
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from app.cli import console
-from app.cli.bench import _table
+from app.cli.benchmark import _table
 from app.engine.bench import Result
 from app.errors import InvalidInput, UnknownModel
 from tests.cli.conftest import Command

@@ -11,6 +11,11 @@ import pytest
 import typer.main
 
 from app.cli import COMMANDS, app
+from app.jobs.spec import JobSpec
+from app.settings import Settings
+from app.wiring.full import FullInstallation
+from tests.jobs.making import NETWORK, TRAINING, WORDS
+from tests.models import tiny_artifact
 
 HEAVY = {
     "alembic", "fastapi", "fsspec", "httpx", "llvmlite", "numba", "prometheus_client", "scipy",
@@ -45,11 +50,27 @@ def test_help_and_version_import_next_to_nothing(
     assert imported(tmp_path, *arguments) & (HEAVY | FOR_ROWS) == set()
 
 
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_help_of_a_command_imports_nothing_that_works(tmp_path: Path, name: str) -> None:
+    assert imported(tmp_path, name, "--help") & (HEAVY | FOR_ROWS) <= {"rich"}
+
+
 @pytest.mark.parametrize("arguments", [("models",), ("jobs",), ("jobs", "list", "--json")])
 def test_looking_at_models_and_jobs_computes_nothing(
     tmp_path: Path, arguments: tuple[str, ...]
 ) -> None:
+    """With a model and a job to look at: a model's card is read, its weights are not."""
+    settings = Settings(data_dir=tmp_path / "data", models_dir=str(tmp_path / "models"))
+    with FullInstallation(settings) as installation:
+        installation.registry.publish("words", tiny_artifact())
+        text = tmp_path / "words.txt"
+        text.write_text("\n".join(WORDS))
+        dataset = installation.datasets.add(text, "words", "lines")
+        document = {"model": "words", "dataset": dataset.id, "network": NETWORK}
+        installation.jobs.submit(JobSpec.parse({**document, "training": TRAINING}))
+    (tmp_path / "data" / "charloom.sqlite3").rename(tmp_path / "kept")
     assert "alembic" in imported(tmp_path, *arguments)  # the first time there are no tables yet
+    (tmp_path / "kept").rename(tmp_path / "data" / "charloom.sqlite3")
     assert imported(tmp_path, *arguments) & HEAVY == set()
 
 

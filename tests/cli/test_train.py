@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from app.cli import train
+from app.cli import training
 from app.errors import InvalidCorpus, InvalidInput, NotFound, UnknownModel
 from app.store.artifact import read
 from app.store.card import Lineage
@@ -58,7 +58,7 @@ def test_any_argument_can_stand_in_the_card(
 ) -> None:
     """Bytes that are no text, control characters: they must not lose what was trained."""
     monkeypatch.setattr("sys.argv", ["charloom", "train", "a b.txt", "x\x85\udcff\n"])
-    command = Lineage.of(command=train._command()).command
+    command = Lineage.of(command=training._command()).command
     assert command == "charloom train 'a b.txt' 'x\ufffd\ufffd\ufffd'"
 
 

@@ -11,6 +11,7 @@ from sqlalchemy import inspect, text
 from sqlalchemy.exc import IntegrityError
 
 from app.database import job_tables
+from app.database.job_states import JobState
 from app.database.session import Database
 from app.database.tables import Base
 from tests.database.migrating import migrate_to
@@ -56,7 +57,7 @@ def test_what_was_chosen_survives_going_down_and_up(place: Place) -> None:
 def test_the_checks_name_every_state(database: Database) -> None:
     checks = inspect(database.engine).get_check_constraints("jobs")
     told = next(str(each["sqltext"]) for each in checks if each["name"] == "ck_jobs_state")
-    assert all(f"'{state}'" in told for state in job_tables.JobState)
+    assert all(f"'{state}'" in told for state in JobState)
 
 
 @pytest.mark.parametrize(

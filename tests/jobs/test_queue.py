@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from sqlalchemy import insert, literal, select, text, update
 
-from app.database.job_tables import FINAL, LEASED, JobRow, RunRow
+from app.database.job_states import FINAL, LEASED
+from app.database.job_tables import JobRow, RunRow
 from app.database.tables import json_type
 from app.errors import Conflict, NotFound
 from app.jobs.queue import Queue, next_due

@@ -23,7 +23,8 @@ import pytest
 from sqlalchemy import select
 from torch import Tensor
 
-from app.database.job_tables import LEASED, AttemptRow, JobRow
+from app.database.job_states import LEASED
+from app.database.job_tables import AttemptRow, JobRow
 from app.database.session import Database
 from app.jobs.checkpoints.files import load_checkpoint
 from app.jobs.executors.command import runner_path

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from sqlalchemy import delete, select
 
-from ...database.job_tables import FINAL, LEASED, CheckpointRow, JobRow, RunRow
+from ...database.job_states import FINAL, LEASED
+from ...database.job_tables import CheckpointRow, JobRow, RunRow
 from ...database.session import Database
 from ...database.tables import now_milliseconds
 from ...store.blobs import BlobStore

@@ -8,10 +8,9 @@ from typing import Any, Final
 
 import uvicorn
 
-from ... import __name__ as _package
-from ...database.session import Database
 from ...errors import InvalidInput
 from ...settings import Settings
+from ...wiring.installation import Installation
 from ..dependencies import DRAIN_SECONDS, Backend
 from . import logs
 from .connection import Connection
@@ -21,10 +20,8 @@ _GRACE_SECONDS: Final = int(DRAIN_SECONDS) + 5
 _CONNECTIONS: Final = 4096
 
 
-def serve(
-    settings: Settings, application: str = f"{_package}.main:create_app", *, reload: bool = False
-) -> None:
-    """Serve until SIGINT or SIGTERM.
+def serve(settings: Settings, application: str, *, reload: bool = False) -> None:
+    """Serve what ``application`` (module:factory) makes, until SIGINT or SIGTERM.
 
     Raises InvalidInput if the server would be open to a network without a key, or
     if it cannot listen on the address.
@@ -57,12 +54,8 @@ def check_database(settings: Settings) -> None:
 
     Raises InvalidInput, StorageFailed, or Conflict if a newer version has migrated it.
     """
-    database = Database(settings.resolved_database_url)
-    try:
-        database.migrate()
-        database.check_writing()
-    finally:
-        database.close()
+    with Installation(settings) as installation:
+        installation.database.check_writing()
 
 
 class _Server(uvicorn.Server):
