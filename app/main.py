@@ -19,6 +19,7 @@ from .web.http.problems import install
 from .web.http.traffic import JobGauge, Traffic
 from .web.routes import completions, datasets, events, health, jobs, models, runs, score
 from .web.schemas import ProblemAnswer
+from .wiring.environment import read_settings
 
 _DESCRIPTION: Final = (
     "Trains, stores and serves character-level recurrent language models. "
@@ -31,7 +32,7 @@ _ERRORS: Final[dict[int | str, dict[str, Any]]] = {
 
 def create_app(settings: Settings | None = None) -> FastAPI:
     """Build the application; by default ``settings`` come from the environment."""
-    settings = settings or Settings()
+    settings = settings or read_settings()
     prometheus = CollectorRegistry()
     app = FastAPI(
         title="Charloom",

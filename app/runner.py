@@ -40,11 +40,11 @@ from .jobs.runner_door import Assignment, RunnerDoor
 from .jobs.states import Wish
 from .jobs.times import Times
 from .jobs.values import Claim
-from .settings import Settings
 from .store.artifact import Artifact
 from .store.blobs import BlobStore
 from .store.card import library_versions
 from .training.trainer import Trainer
+from .wiring.environment import read_settings
 from .wiring.full import FullInstallation
 
 LEASE_LOST: Final = 3
@@ -250,7 +250,7 @@ def main(arguments: list[str]) -> int:
     """Run the attempt that the arguments name."""
     job_id, number, token = arguments
     os.nice(_NICENESS)
-    settings = Settings()
+    settings = read_settings()
     torch.set_num_threads(settings.threads)
     attempt = Attempt(
         # The server has migrated; a runner of an older server must not.

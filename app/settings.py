@@ -108,6 +108,19 @@ class Settings(BaseSettings):
         """Where checkpoints are stored."""
         return self._below("checkpoints")
 
+    def absolute(self) -> Settings:
+        """The same settings for a process in any folder: no path is relative."""
+        scheme, _, file = self.resolved_database_url.partition(":///")
+        database = f"{scheme}:///{Path(file).absolute()}" if scheme == "sqlite" else None
+        return self.model_copy(
+            update={
+                "data_dir": self.data_dir.absolute(),
+                "database_url": database or self.database_url,
+                "models_dir": _absolute(self.models_url),
+                "store_url": None if self.store_url is None else _absolute(self.store_url),
+            }
+        )
+
     def _below(self, folder: str) -> str:
         if self.store_url is None:
             return str(self.data_dir / folder)
@@ -123,6 +136,11 @@ class Settings(BaseSettings):
     def exposed(self) -> bool:
         """Whether the server would answer anyone on a network without a key."""
         return not (self.api_key or self.trusted_network or _is_loopback(self.host))
+
+
+def _absolute(place: str) -> str:
+    """A folder or URL; a folder without its relative part."""
+    return place if "://" in place else str(Path(place).absolute())
 
 
 def _is_loopback(host: str) -> bool:

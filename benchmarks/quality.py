@@ -19,6 +19,7 @@ from app.charlm.vocabulary import BOUNDARY
 from app.cli import console
 from app.engine.resident import Loaded
 from app.training.prepare import prepare
+from app.wiring.environment import read_settings
 from app.wiring.full import FullInstallation
 
 ROWS = 250
@@ -46,7 +47,7 @@ def main() -> None:
     parser.add_argument("file", type=Path)
     parser.add_argument("--count", type=int, default=10_000)
     arguments = parser.parse_args()
-    with FullInstallation(console.settings()) as installation:
+    with FullInstallation(read_settings()) as installation:
         registry = installation.registry
         registry.synchronise()
         artifact = registry.open(registry.resolve(arguments.name))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tomllib
 from pathlib import Path
 
-from app.shipped import shipped
+from app.shipped import SHIPPED_MODELS, shipped
 
 ROOT = Path(__file__).parent.parent
 SETUPTOOLS = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
@@ -25,6 +25,8 @@ def test_every_folder_of_code_is_installed() -> None:
 def test_every_other_file_is_installed() -> None:
     patterns = SETUPTOOLS["package-data"]
     for package, folder in SETUPTOOLS["package-dir"].items():
+        if folder == "models":
+            continue
         wanted = {
             path
             for path in (ROOT / folder).rglob("*")
@@ -32,6 +34,16 @@ def test_every_other_file_is_installed() -> None:
         }
         found = {path for pattern in patterns[package] for path in (ROOT / folder).glob(pattern)}
         assert wanted - found == set(), package
+
+
+def test_only_the_shipped_models_are_packed() -> None:
+    """Whoever trains in a clone has private models beside them."""
+    assert SETUPTOOLS["package-data"]["charloom.models"] == list(SHIPPED_MODELS)
+    image = (ROOT / ".dockerignore").read_text().splitlines()
+    assert [line for line in image if line.startswith("!models")] == [
+        f"!models/{key}" for key in SHIPPED_MODELS
+    ]
+    assert all((ROOT / "models" / key).is_file() for key in SHIPPED_MODELS)
 
 
 def test_what_comes_along_is_found() -> None:

@@ -108,7 +108,7 @@ class Datasets:
         """
         with explained("The upload"):
             file = tempfile.NamedTemporaryFile(  # noqa: SIM115 (closed below)
-                dir=self._scratch_folder(), prefix=_PREFIX, suffix=_SUFFIX, delete=False
+                dir=self.scratch_folder(), prefix=_PREFIX, suffix=_SUFFIX, delete=False
             )
         path = Path(file.name)
         try:
@@ -186,9 +186,7 @@ class Datasets:
         if path is not None:
             yield path
             return
-        with explained("The text"):
-            scratch = self._scratch_folder()
-        with tempfile.TemporaryDirectory(dir=scratch) as folder:
+        with tempfile.TemporaryDirectory(dir=self.scratch_folder()) as folder:
             copy = Path(folder) / "text"
             with explained("The text"), copy.open("wb") as file:
                 for piece in self._blobs.pieces(dataset.uri):
@@ -205,14 +203,18 @@ class Datasets:
                     swept += 1
         return swept
 
-    def _scratch_folder(self) -> Path | None:
-        """The folder for temporary files, created if missing; None for the system's."""
+    def scratch_folder(self) -> Path | None:
+        """The folder for temporary files, created if missing; None for the system's.
+
+        Raises StorageFailed.
+        """
         if self._scratch is not None:
-            self._scratch.mkdir(parents=True, exist_ok=True)
+            with explained("A temporary file"):
+                self._scratch.mkdir(parents=True, exist_ok=True)
         return self._scratch
 
     def _take(self, path: Path, name: str, format: CorpusFormat | None) -> tuple[Dataset, bool]:
-        profile = prepare(path, format=format, scratch=self._scratch_folder()).profile
+        profile = prepare(path, format=format, scratch=self.scratch_folder()).profile
         if before := self._known(profile, format):
             self._mend(before, path)
             return before, False

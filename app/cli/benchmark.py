@@ -19,6 +19,7 @@ from ..charlm.network_config import NetworkConfig
 from ..charlm.number_format import PRECISIONS, Precision
 from ..engine.bench import Result, measure
 from ..errors import InvalidInput
+from ..wiring.environment import read_settings
 from ..wiring.full import FullInstallation
 from . import console
 
@@ -72,7 +73,7 @@ def _network(model: str | None, shape: str | None) -> tuple[CharNetwork, Precisi
     if (model is None) == (shape is None):
         raise InvalidInput("Give either a model or a --shape such as lstm:2x512.", param="model")
     if model is not None:
-        with FullInstallation(console.settings()) as installation:
+        with FullInstallation(read_settings()) as installation:
             registry = installation.registry
             registry.synchronise()
             artifact = registry.open(registry.resolve(model))

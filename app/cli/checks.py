@@ -19,6 +19,7 @@ from ..charlm.kernels.amx import CONFIGURATION
 from ..charlm.kernels.vectors import HAS_VNNI
 from ..errors import CharloomError, StorageFailed
 from ..settings import Settings
+from ..wiring.environment import read_settings
 from ..wiring.installation import Installation
 from . import console
 
@@ -27,7 +28,7 @@ _LIBRARIES = ("charloom", "torch", "numba", "numpy", "fastapi", "sqlalchemy")
 
 def check_installation() -> None:
     """Print machine, settings and checks; exits with 1 if a check fails."""
-    settings = console.settings()
+    settings = read_settings()
     console.out.print("Machine")
     for name, value in _machine():
         console.out.print(f"  {name:<12} {value}", markup=False)
@@ -58,7 +59,7 @@ def _machine() -> Iterator[tuple[str, str]]:
     yield "python", f"{platform.python_version()} at {sys.executable}"
     for name in _LIBRARIES:
         yield name, metadata.version(name)
-    yield "processors", f"{console.settings().threads} in use"
+    yield "processors", f"{read_settings().threads} in use"
     found = [name for name, there in (("VNNI", HAS_VNNI), ("AMX", len(CONFIGURATION))) if there]
     yield (
         "int8",

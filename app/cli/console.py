@@ -1,4 +1,4 @@
-"""What the commands share: settings, durations, the terminal."""
+"""What the commands share: durations, the terminal."""
 
 from __future__ import annotations
 
@@ -7,29 +7,14 @@ import sys
 from typing import Final
 
 import typer
-from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table
-
-from ..errors import InvalidInput
-from ..settings import Settings
-from ..validation import complaint
 
 out: Final = Console(highlight=False, soft_wrap=True)
 err: Final = Console(stderr=True, highlight=False, soft_wrap=True)
 
 _WIDE: Final = 1_000
 _UNITS: Final = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
-
-
-def settings() -> Settings:
-    """The settings of the environment; raises InvalidInput naming the variable."""
-    try:
-        return Settings()
-    except ValidationError as error:
-        first = complaint(error)
-        name = f"CHARLOOM_{first.field.upper()}"
-        raise InvalidInput(f"{first.sentence(name)}.", param=name, code=first.code) from error
 
 
 def duration(text: str) -> float:

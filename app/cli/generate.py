@@ -10,6 +10,7 @@ import typer
 from ..bounds import Bound
 from ..charlm.sampling import SAMPLING_BOUNDS
 from ..engine.limits import MOST_CHOICES, MOST_SYMBOLS
+from ..wiring.environment import read_settings
 from . import console
 from .options import Url, command, within
 from .texts import texts_of
@@ -53,7 +54,7 @@ def generate(
         "min_p": min_p,
         "seed": secrets.randbelow(1 << 53) if seed is None else seed,
     }
-    with texts_of(url, console.settings()) as texts:
+    with texts_of(url, read_settings()) as texts:
         for text in texts.generate(name, body):
             console.write(f"{prompt}{text}\n")
 

@@ -16,6 +16,7 @@ from rich.table import Column, Table
 from ..errors import NotFound
 from ..jobs.states import FINAL
 from ..rendering.lists import PAGE_BOUND
+from ..wiring.environment import read_settings
 from . import console
 from .job_sources import JobSource, job_source
 from .options import AsJson, Url, within
@@ -54,7 +55,7 @@ def list_jobs(
     url: Url = None,
 ) -> None:
     """List jobs, newest first."""
-    with job_source(url, console.settings()) as found:
+    with job_source(url, read_settings()) as found:
         listed = found.listed(state=state, limit=limit)
     if as_json:
         console.write(json.dumps(listed, ensure_ascii=False, indent=2) + "\n")
@@ -75,7 +76,7 @@ def list_jobs(
 @app.command()
 def show(id: Id, url: Url = None) -> None:
     """Show everything about a job, as JSON."""
-    with job_source(url, console.settings()) as found:
+    with job_source(url, read_settings()) as found:
         console.write(json.dumps(found.get(id), ensure_ascii=False, indent=2) + "\n")
 
 
@@ -85,7 +86,7 @@ def watch(
     url: Url = None,
 ) -> None:
     """Watch a job live until it ends; Ctrl-C stops only the watching."""
-    with job_source(url, console.settings()) as found:
+    with job_source(url, read_settings()) as found:
         followed = id or _newest(found)
         try:
             job = _watched(found, followed)
@@ -118,7 +119,7 @@ def resume(id: Id, url: Url = None) -> None:
 @app.command()
 def delete(id: Id, url: Url = None) -> None:
     """Delete a finished job; its model stays."""
-    with job_source(url, console.settings()) as found:
+    with job_source(url, read_settings()) as found:
         found.delete(id)
     console.out.print(f"{id} is deleted")
 
@@ -131,7 +132,7 @@ def _newest(found: JobSource) -> str:
 
 
 def _steer(id: str, verb: str, url: str | None) -> None:
-    with job_source(url, console.settings()) as found:
+    with job_source(url, read_settings()) as found:
         console.out.print(f"{id} is {found.steer(id, verb)['state']}")
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from rich.table import Table
 
+from ..wiring.environment import read_settings
 from . import console
 from .options import AsJson, Url, command
 
@@ -32,7 +33,7 @@ def _local() -> list[dict[str, Any]]:
     from ..rendering.models import model_object
     from ..wiring.installation import Installation
 
-    with Installation(console.settings()) as installation:
+    with Installation(read_settings()) as installation:
         installation.registry.synchronise()
         return [model_object(version) for version in installation.registry.list()]
 

@@ -14,6 +14,7 @@ import typer
 from rich.text import Text
 
 from ..errors import InvalidInput, NotFound, StorageFailed
+from ..wiring.environment import read_settings
 from . import console
 from .options import AsJson, Url, command
 from .texts import Texts, texts_of
@@ -46,11 +47,10 @@ def score(
     as_json = as_json or (per_character and not console.out.is_terminal)
     if not as_json:
         console.err.print("percentile  bits/char  text", style="dim")
-    with texts_of(url, console.settings()) as texts:
+    with texts_of(url, read_settings()) as texts:
         for text, fields in _scored(texts, name, _lines(file), details=per_character):
             if as_json:
-                known = {key: value for key, value in fields.items() if value is not None}
-                console.write(json.dumps({"text": text, **known}, ensure_ascii=False) + "\n")
+                console.write(json.dumps({"text": text, **fields}, ensure_ascii=False) + "\n")
             else:
                 console.out.print(_line(text, fields))
 

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from .. import __name__ as _package
-from . import console
+from ..wiring.environment import read_settings
 from .options import command
 
 
@@ -26,7 +26,7 @@ def serve(
             os.environ[f"CHARLOOM_{name}"] = str(value)
     from ..web.http.server import serve
 
-    serve(console.settings(), f"{_package}.main:create_app", reload=reload)
+    serve(read_settings(), f"{_package}.main:create_app", reload=reload)
 
 
 app = command(serve)

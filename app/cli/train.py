@@ -12,6 +12,7 @@ from ..charlm.corpus.format import FRACTION_BOUNDS, CorpusFormat
 from ..charlm.network_config import NETWORK_BOUNDS
 from ..charlm.schedule import TRAINING_BOUNDS, DeviceName
 from ..store.layout import checked_name
+from ..wiring.environment import read_settings
 from . import console
 from .asked import Asked
 from .interrupt import Interrupted
@@ -80,7 +81,7 @@ def train(
     if detach:
         from .submitting import submit
 
-        submit(file, asked, url, console.settings())
+        submit(file, asked, url, read_settings())
     else:
         from .training import train_here
 

@@ -20,14 +20,13 @@ from ..charlm.schedule import DeviceName
 from ..charlm.speed import measure_speed
 from ..charlm.training import Progress
 from ..errors import StorageFailed
-from ..settings import Settings
 from ..store.artifact import Artifact, chunks
-from ..store.blobs import explained
 from ..store.card import Lineage
 from ..store.layout import SUFFIX
 from ..training.planning import Wishes, plan_training
 from ..training.prepare import Prepared, prepare
 from ..training.trainer import Trainer
+from ..wiring.environment import read_settings
 from ..wiring.full import FullInstallation
 from . import console
 from .asked import Asked
@@ -39,7 +38,7 @@ _SAMPLE_SECONDS: Final = 15.0
 
 def train_here(file: Path, asked: Asked, device: DeviceName, on_interrupt: Interrupted) -> None:
     """Prepare, plan, run, publish; raises what any of them raises."""
-    settings, place = console.settings(), pick_device(device)
+    settings, place = read_settings(), pick_device(device)
     wishes = Wishes(
         asked.network, asked.training, asked.validation_fraction, asked.test_fraction, asked.seed
     )
@@ -50,7 +49,7 @@ def train_here(file: Path, asked: Asked, device: DeviceName, on_interrupt: Inter
         registry.synchronise()
         version = registry.resolve(asked.base_model) if asked.base_model else None
         base = registry.open(version) if version else None
-        prepared = _prepared(file, asked, base, _scratch(settings))
+        prepared = _prepared(file, asked, base, installation.datasets.scratch_folder())
         speed = measure_speed(time.monotonic, place)
         plan = plan_training(prepared.profile, wishes, speed=speed, base=version)
         explain(prepared.profile, plan)
@@ -61,7 +60,7 @@ def train_here(file: Path, asked: Asked, device: DeviceName, on_interrupt: Inter
     report(published)
 
 
-def _prepared(file: Path, asked: Asked, base: Artifact | None, scratch: Path) -> Prepared:
+def _prepared(file: Path, asked: Asked, base: Artifact | None, scratch: Path | None) -> Prepared:
     """The corpus of ``file``, with the format and vocabulary of the base, if there is one."""
     return prepare(
         file,
@@ -114,13 +113,6 @@ def _rescued(name: str, artifact: Artifact, failure: StorageFailed) -> StorageFa
         f"{failure.message} The trained model is kept in {file.name}: once the store works, "
         f"copy it there as {name}/NUMBER{SUFFIX}, with an unused number."
     )
-
-
-def _scratch(settings: Settings) -> Path:
-    folder = settings.data_dir / "scratch"
-    with explained("The scratch folder"):
-        folder.mkdir(parents=True, exist_ok=True)
-    return folder
 
 
 def _command() -> str:

@@ -9,15 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import asdict
 
-import torch
-
 from ..catalog.datasets import Datasets
 from ..catalog.index import ModelIndex
 from ..catalog.model_rows import ModelVersion
 from ..database.session import Database
 from ..errors import InvalidInput, UnknownModel
 from ..store.blobs import BlobStore
-from ..training.machine import machine_speed, memory_limit
 from ..training.planning import (
     TrainingPlan,
     check_memory,
@@ -35,9 +32,9 @@ from .values import Job
 class Jobs(JobControl):
     """Submit, show and control training jobs.
 
-    ``memory_limit_bytes`` is what a job may use (None: four fifths of the
-    machine's); ``speed`` returns the machine's speed, in operations a second;
-    ``on_change`` is called when a dispatcher may have something to do.
+    ``memory_limit_bytes`` is what a job may use and ``speed`` returns operations a second,
+    both of the machines that train; ``on_change`` is called when a dispatcher may have
+    something to do.
     """
 
     def __init__(
@@ -47,16 +44,16 @@ class Jobs(JobControl):
         datasets: Datasets,
         checkpoints: BlobStore,
         *,
-        memory_limit_bytes: int | None = None,
+        memory_limit_bytes: int,
+        speed: Callable[[], float],
         times: Times | None = None,
-        speed: Callable[[], float] | None = None,
         on_change: Callable[[], None] | None = None,
     ) -> None:
         super().__init__(database, checkpoints, times=times, on_change=on_change)
         self._index = index
         self._datasets = datasets
         self._memory_limit = memory_limit_bytes
-        self._speed = speed or (lambda: machine_speed(torch.get_num_threads()))
+        self._speed = speed
 
     def submit(self, spec: JobSpec, *, idempotency_key: str | None = None) -> Job:
         """Plan what was left out and queue the job.
@@ -90,7 +87,7 @@ class Jobs(JobControl):
         symbols = most_symbols(dataset, base)
         check_memory(
             memory_needed(plan.network, plan.training, symbols, dataset.characters),
-            self._memory_limit or memory_limit(),
+            self._memory_limit,
         )
         base_version = base.id if base else None
         return NewJob(

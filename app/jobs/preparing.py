@@ -41,6 +41,7 @@ def read_corpus(datasets: Datasets, job: Assignment, known: Vocabulary | None) -
             test_fraction=requested["test_fraction"],
             seed=requested["seed"],
             known=known,
+            scratch=datasets.scratch_folder(),
         )
     if prepared.profile.sha256 != dataset.sha256:
         raise InvalidInput(

@@ -92,6 +92,12 @@ def job_object(job: Job) -> dict[str, Any]:
     }
 
 
+def state_object(job: Job) -> dict[str, Any]:
+    """How far a job is, as its stream shows it."""
+    fields = job_object(job)
+    return {name: fields[name] for name in ("id", "state", "attempt", "progress")}
+
+
 def event_object(event: Event) -> dict[str, Any]:
     """An event of a job as the API shows it."""
     return {

@@ -1,4 +1,4 @@
-"""One shape for every list: a page of rows, and whether there are more."""
+"""One shape for every list (a page of rows, and whether there are more) and every deletion."""
 
 from __future__ import annotations
 
@@ -21,6 +21,11 @@ class ListAnswer(BaseModel):
     first_id: str | int | None
     last_id: str | int | None
     has_more: bool
+
+
+def deleted_object(kind: str, id: str) -> dict[str, Any]:
+    """What is answered when something was deleted."""
+    return {"id": id, "object": kind, "deleted": True}
 
 
 def page(rows: Sequence[dict[str, Any]], limit: int, after: str | None) -> dict[str, Any]:

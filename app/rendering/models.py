@@ -52,7 +52,12 @@ def model_object(version: ModelVersion) -> dict[str, Any]:
     }
 
 
-def alias_object(name: str, alias: str, version: int) -> dict[str, Any]:
+def version_object(version: ModelVersion) -> dict[str, Any]:
+    """One of several versions of a model, named by its own id."""
+    return {**model_object(version), "id": version.id}
+
+
+def alias_object(name: str, alias: str, version: int, *, deleted: bool = False) -> dict[str, Any]:
     """An alias as the API shows it."""
     return {
         "id": f"{name}@{alias}",
@@ -60,5 +65,5 @@ def alias_object(name: str, alias: str, version: int) -> dict[str, Any]:
         "model": name,
         "alias": alias,
         "version": version,
-        "deleted": False,
+        "deleted": deleted,
     }

@@ -25,7 +25,7 @@ from ..jobs.executors.local import LocalExecutor
 from ..jobs.jobs import Jobs
 from ..settings import Settings
 from ..store.blobs import BlobStore
-from ..training.machine import gpus, machine_speed, training_threads
+from ..training.machine import gpus, machine_speed, memory_limit, training_threads
 from .installation import Installation
 
 _MIB: Final = 1 << 20
@@ -97,7 +97,7 @@ class FullInstallation(Installation):
             self.registry,
             self.datasets,
             self.checkpoints,
-            memory_limit_bytes=None if limit is None else limit * _MIB,
+            memory_limit_bytes=memory_limit() if limit is None else limit * _MIB,
             times=self.times,
             speed=lambda: machine_speed(threads),
             on_change=self._wake_dispatcher,
@@ -126,12 +126,16 @@ class FullInstallation(Installation):
 
 
 def runner_environment(settings: Settings) -> dict[str, str]:
-    """The variables with which a runner anywhere finds this server's database and stores."""
+    """The variables with which a runner finds this server's database and stores.
+
+    They hold in any working folder; a runner on another machine needs URLs of services.
+    """
+    place = settings.absolute()
     threads = str(training_threads(settings.threads, settings.training_slots))
     environment = {
-        "CHARLOOM_DATABASE_URL": settings.resolved_database_url,
-        "CHARLOOM_MODELS_DIR": settings.models_url,
-        "CHARLOOM_DATA_DIR": str(settings.data_dir),
+        "CHARLOOM_DATABASE_URL": place.resolved_database_url,
+        "CHARLOOM_MODELS_DIR": place.models_url,
+        "CHARLOOM_DATA_DIR": str(place.data_dir),
         "CHARLOOM_LEASE_SECONDS": str(settings.lease_seconds),
         "CHARLOOM_THREADS": threads,
         # More threads would take processors away from serving.
@@ -139,6 +143,6 @@ def runner_environment(settings: Settings) -> dict[str, str]:
         "MKL_NUM_THREADS": threads,
         "NUMBA_NUM_THREADS": threads,
     }
-    if settings.store_url is not None:
-        environment["CHARLOOM_STORE_URL"] = settings.store_url
+    if place.store_url is not None:
+        environment["CHARLOOM_STORE_URL"] = place.store_url
     return environment

@@ -6,6 +6,8 @@ computes, so that ``charloom models`` and ``charloom jobs`` answer at once.
 
 from __future__ import annotations
 
+import shutil
+import tempfile
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
@@ -14,12 +16,11 @@ from typing import Self
 
 from ..catalog.index import ModelIndex
 from ..database.session import Database
-from ..errors import Conflict
 from ..jobs.control import JobControl
 from ..jobs.times import Times
 from ..settings import Settings
-from ..shipped import shipped
-from ..store.blobs import BlobStore
+from ..shipped import SHIPPED_MODELS, shipped
+from ..store.blobs import BlobStore, explained
 
 
 class Installation:
@@ -87,14 +88,24 @@ class Installation:
         self.close()
 
     def _bring_shipped_models(self) -> None:
-        """Make the default models folder from the shipped models if it does not exist yet."""
+        """Make the default models folder from the shipped models if it does not exist yet.
+
+        It appears whole or not at all.
+        """
         settings = self.settings
         chosen = settings.store_url is not None or "models_dir" in settings.model_fields_set
         if chosen or Path(settings.models_dir).exists():
             return
         if ModelIndex(self.database, self.models).list():  # the folder is missing, not new
             return
-        come_along = BlobStore(str(shipped("models")))
-        for key in come_along.sizes():
-            with suppress(Conflict):  # another process is doing the same
-                self.models.put(key, come_along.pieces(key))
+        target = Path(settings.models_dir).absolute()
+        with (
+            explained("The models folder"),
+            tempfile.TemporaryDirectory(dir=target.parent, prefix=".models-") as folder,
+        ):
+            made = Path(folder) / "models"
+            for key in SHIPPED_MODELS:
+                (made / key).parent.mkdir(parents=True)
+                shutil.copyfile(shipped("models") / key, made / key)
+            with suppress(OSError):  # another process was first
+                made.rename(target)

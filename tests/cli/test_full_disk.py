@@ -134,7 +134,7 @@ def test_training_without_a_scratch_folder_says_so_in_one_line(here: Path, words
                 CHARLOOM_DATABASE_URL=f"sqlite:///{here}/charloom.sqlite3",
             )
         )
-    assert "The scratch folder cannot be stored or read" in said
+    assert "A temporary file cannot be stored or read" in said
     assert not (here / "models").exists()
 
 

@@ -89,6 +89,10 @@ def test_a_runner_is_told_where_everything_is() -> None:
     assert settings.datasets_url == "s3://bucket/charloom/datasets"
     assert settings.checkpoints_url == "s3://bucket/charloom/checkpoints"
     assert told["CHARLOOM_DATABASE_URL"] == "sqlite:////a/b"
+    near = runner_environment(Settings())
+    assert near["CHARLOOM_MODELS_DIR"] == str(Path("models").absolute())
+    assert near["CHARLOOM_DATABASE_URL"] == f"sqlite:///{Path('data/charloom.sqlite3').absolute()}"
+    assert near["CHARLOOM_DATA_DIR"] == str(Path("data").absolute())
     apart = Settings(store_url="s3://bucket", models_dir="models")
     assert apart.models_url == "models"
     alone = Settings(data_dir=Path("d"))

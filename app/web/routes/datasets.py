@@ -13,7 +13,7 @@ from ...charlm.corpus.format import CorpusFormat
 from ...errors import InvalidInput, TooLarge
 from ...rendering.datasets import DatasetAnswer, DatasetDeleted, DatasetList, dataset_object
 from ...rendering.ids import bare_after, bare_id, shown
-from ...rendering.lists import listed
+from ...rendering.lists import deleted_object, listed
 from ..dependencies import Backend, ServedBy
 from ..http.pages import After, Limit, Order
 from ..http.uploads import FORM, Said, receive
@@ -98,7 +98,7 @@ async def delete_dataset(served: ServedBy, id: str) -> Response:
     """Refused while an unfinished job needs it."""
     bare = bare_id("dataset", id)
     await asyncio.to_thread(served.datasets.delete, bare)
-    return JSONResponse({"id": shown("dataset", bare), "object": "dataset", "deleted": True})
+    return JSONResponse(deleted_object("dataset", shown("dataset", bare)))
 
 
 async def _kept(

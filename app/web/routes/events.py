@@ -16,9 +16,8 @@ from fastapi import APIRouter, Header, Query, Request
 from starlette.responses import JSONResponse, Response
 
 from ...errors import CharloomError, InvalidInput, Overloaded
-from ...jobs.values import Job
 from ...rendering.ids import bare_id
-from ...rendering.jobs import EventList, event_object, job_object
+from ...rendering.jobs import EventList, event_object, job_object, state_object
 from ...rendering.lists import listed
 from ..dependencies import Backend, ServedBy
 from ..http.pages import Limit
@@ -84,17 +83,12 @@ async def _stream(
                 return
             if (job.state, job.progress) != shown_before:
                 shown_before = (job.state, job.progress)
-                yield _message(_progress(job), name="progress")
+                yield _message(state_object(job), name="progress")
             if served.engine.draining:
                 raise Overloaded("The server is stopping; connect again.", code="draining")
             await asyncio.sleep(LOOK_SECONDS)
     except CharloomError as error:
         yield _message({"error": error_object(error, request)}, name="error")
-
-
-def _progress(job: Job) -> dict[str, Any]:
-    fields = job_object(job)
-    return {name: fields[name] for name in ("id", "state", "attempt", "progress")}
 
 
 def _message(fields: dict[str, Any], *, id: int | None = None, name: str | None = None) -> bytes:

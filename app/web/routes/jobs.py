@@ -14,7 +14,7 @@ from ...jobs.states import JobState
 from ...jobs.values import Job
 from ...rendering.ids import bare_after, bare_id, shown
 from ...rendering.jobs import JobAnswer, JobDeleted, JobList, job_object
-from ...rendering.lists import listed
+from ...rendering.lists import deleted_object, listed
 from ..dependencies import ServedBy
 from ..http.bodies import documented, read_document
 from ..http.pages import After, Limit, OfModel, Order
@@ -94,7 +94,7 @@ async def delete_job(served: ServedBy, id: str) -> Response:
     """Delete it with its run, events, metrics and checkpoints; its model stays."""
     bare = bare_id("job", id)
     await asyncio.to_thread(served.jobs.delete, bare)
-    return JSONResponse({"id": shown("job", bare), "object": "job", "deleted": True})
+    return JSONResponse(deleted_object("job", shown("job", bare)))
 
 
 async def _about(do: Callable[[str], Job], id: str) -> Response:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import tempfile
 from collections.abc import AsyncGenerator, Iterator
-from pathlib import Path
 from typing import Annotated, BinaryIO, Final
 
 from fastapi import APIRouter, Query, Request
@@ -13,7 +12,7 @@ from starlette.responses import JSONResponse, Response
 
 from ...catalog.model_rows import ModelVersion
 from ...errors import InvalidInput, StorageFailed
-from ...rendering.lists import page
+from ...rendering.lists import deleted_object, page
 from ...rendering.models import (
     AliasAnswer,
     ModelAnswer,
@@ -21,6 +20,7 @@ from ...rendering.models import (
     ModelList,
     alias_object,
     model_object,
+    version_object,
 )
 from ...store.artifact import Artifact, read
 from ...store.layout import checked_alias, checked_name
@@ -82,7 +82,7 @@ async def list_versions(
 ) -> Response:
     """Every version of a model, newest first."""
     found = await asyncio.to_thread(served.registry.versions, name)
-    rows = [{**model_object(each), "id": each.id} for each in found]
+    rows = [version_object(each) for each in found]
     return JSONResponse(page(rows if order == "desc" else rows[::-1], limit, after))
 
 
@@ -127,7 +127,7 @@ async def delete_alias(served: ServedBy, name: str, alias: str) -> Response:
     found = await asyncio.to_thread(served.registry.versions, name)
     await asyncio.to_thread(served.registry.delete_alias, name, alias)
     served.resident.forget_names()
-    return JSONResponse({**alias_object(name, alias, found[0].aliases[alias]), "deleted": True})
+    return JSONResponse(alias_object(name, alias, found[0].aliases[alias], deleted=True))
 
 
 @router.get("/{model:path}", response_model=ModelAnswer, summary="Show a model")
@@ -150,15 +150,14 @@ async def delete_model(served: ServedBy, model: str) -> Response:
         version = await asyncio.to_thread(served.registry.resolve, model)
         await asyncio.to_thread(served.registry.delete_version, name, version.version)
     served.resident.forget_names()
-    return JSONResponse({"id": model, "object": "model", "deleted": True})
+    return JSONResponse(deleted_object("model", model))
 
 
 async def _received(request: Request, served: Backend) -> BinaryIO:
     """The body in an unnamed temporary file, positioned at its start."""
     limit = served.settings.max_body_mb * _MIB
-    folder = served.settings.data_dir
+    folder = await asyncio.to_thread(served.datasets.scratch_folder)
     try:
-        await asyncio.to_thread(Path(folder).mkdir, parents=True, exist_ok=True)
         stream = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115
         try:
             async for piece in capped(request, limit):
