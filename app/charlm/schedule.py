@@ -11,9 +11,11 @@ from dataclasses import dataclass, replace
 from typing import Final, Literal, get_args
 
 from ..bounds import Bound, check_bounds, out_of_range
+from ..errors import InvalidInput
 
 OptimizerName = Literal["sgd", "adam", "adamw"]
 LossName = Literal["cross_entropy", "squared_error"]
+DEFAULT_BUDGET_SECONDS: Final = 180.0
 DeviceName = Literal["auto", "cpu", "cuda", "mps"]
 ScheduleName = Literal["linear", "constant"]
 
@@ -84,8 +86,10 @@ class TrainingConfig:
     def __post_init__(self) -> None:
         limits = (self.budget_seconds, self.max_epochs, self.max_steps, self.plan or None)
         if all(limit is None for limit in limits):
-            raise out_of_range(
-                "training.budget_seconds", "given unless max_epochs or max_steps is given"
+            raise InvalidInput(
+                "Give training.budget_seconds, max_epochs or max_steps.",
+                param="training.budget_seconds",
+                code="out_of_range",
             )
         check_bounds(self, TRAINING_BOUNDS, group="training.")
         for name, choices in (

@@ -8,9 +8,9 @@ from typing import Annotated
 import typer
 
 from ..charlm.cells import Cell
-from ..charlm.corpus.format import FRACTION_BOUNDS, CorpusFormat
+from ..charlm.corpus.format import DEFAULT_FRACTION, FRACTION_BOUNDS, CorpusFormat
 from ..charlm.network_config import NETWORK_BOUNDS
-from ..charlm.schedule import TRAINING_BOUNDS, DeviceName
+from ..charlm.schedule import DEFAULT_BUDGET_SECONDS, TRAINING_BOUNDS, DeviceName
 from ..store.layout import checked_name
 from ..wiring.environment import read_settings
 from . import console
@@ -27,7 +27,7 @@ def train(
         typer.Option(
             parser=console.duration, metavar="duration", help="How long to train: 90s, 3m, 1.5h."
         ),
-    ] = "3m",  # type: ignore[assignment]  # goes through the parser
+    ] = f"{DEFAULT_BUDGET_SECONDS / 60:g}m",  # type: ignore[assignment]  # goes through the parser
     format: Annotated[
         CorpusFormat | None,
         typer.Option(help="lines: one record per line; text: one running text. Default: guessed."),
@@ -37,8 +37,10 @@ def train(
     hidden_size: Annotated[int | None, within(NETWORK_BOUNDS["hidden_size"])] = None,
     dropout: Annotated[float | None, within(NETWORK_BOUNDS["dropout"])] = None,
     learning_rate: Annotated[float | None, within(TRAINING_BOUNDS["learning_rate"])] = None,
-    validation_fraction: Annotated[float, within(FRACTION_BOUNDS["validation_fraction"])] = 0.05,
-    test_fraction: Annotated[float, within(FRACTION_BOUNDS["test_fraction"])] = 0.05,
+    validation_fraction: Annotated[
+        float, within(FRACTION_BOUNDS["validation_fraction"])
+    ] = DEFAULT_FRACTION,
+    test_fraction: Annotated[float, within(FRACTION_BOUNDS["test_fraction"])] = DEFAULT_FRACTION,
     seed: Annotated[int, within(TRAINING_BOUNDS["seed"])] = 1,
     device: Annotated[DeviceName, typer.Option(help="Where to train.")] = "auto",
     base_model: Annotated[

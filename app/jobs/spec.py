@@ -23,7 +23,7 @@ from pydantic import (
 
 from ..bounds import Bound
 from ..charlm.cells import Activation, Cell
-from ..charlm.corpus.format import FRACTION_BOUNDS
+from ..charlm.corpus.format import DEFAULT_FRACTION, FRACTION_BOUNDS
 from ..charlm.network_config import NETWORK_BOUNDS
 from ..charlm.schedule import TRAINING_BOUNDS, LossName, OptimizerName, ScheduleName
 from ..errors import InvalidInput
@@ -76,8 +76,8 @@ class TrainingWishes(_Strict):
     schedule: ScheduleName | None = None
     clip_norm: float | None = _within(TRAINING_BOUNDS["clip_norm"])
     loss: LossName | None = None
-    validation_fraction: float = _within(FRACTION_BOUNDS["validation_fraction"], 0.05)
-    test_fraction: float = _within(FRACTION_BOUNDS["test_fraction"], 0.05)
+    validation_fraction: float = _within(FRACTION_BOUNDS["validation_fraction"], DEFAULT_FRACTION)
+    test_fraction: float = _within(FRACTION_BOUNDS["test_fraction"], DEFAULT_FRACTION)
     patience: int | None = _within(TRAINING_BOUNDS["patience"])
     checkpoint_every_seconds: float = Field(30.0, ge=0.1, le=86_400)
     seed: int = _within(TRAINING_BOUNDS["seed"], 1)

@@ -12,16 +12,15 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Final, Protocol
 
 from ..charlm.cells import Cell
-from ..charlm.corpus.format import CorpusFormat
+from ..charlm.corpus.format import DEFAULT_FRACTION, CorpusFormat
 from ..charlm.network_config import NetworkConfig
-from ..charlm.schedule import TrainingConfig
+from ..charlm.schedule import DEFAULT_BUDGET_SECONDS, TrainingConfig
 from ..charlm.sizing import Chosen, CorpusFacts, choose
 from ..charlm.vocabulary import RESERVED
 from ..errors import InvalidInput
 
 #: What a training inherits from the network that it starts from.
 SHAPE: Final = ("cell", "layers", "hidden_size", "embedding_size", "activation", "tied")
-DEFAULT_BUDGET_SECONDS: Final = 180.0
 _LIMITS: Final = frozenset({"budget_seconds", "max_epochs", "max_steps"})
 
 _NUMBER: Final = 4  # bytes of a float32
@@ -65,8 +64,8 @@ class Wishes:
 
     network: Mapping[str, Any] = field(default_factory=dict)
     training: Mapping[str, Any] = field(default_factory=dict)
-    validation_fraction: float = 0.05
-    test_fraction: float = 0.05
+    validation_fraction: float = DEFAULT_FRACTION
+    test_fraction: float = DEFAULT_FRACTION
     seed: int = 1
 
 

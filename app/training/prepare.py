@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..charlm.corpus.corpus import Corpus
-from ..charlm.corpus.format import CorpusFormat
+from ..charlm.corpus.format import DEFAULT_FRACTION, CorpusFormat
 from ..charlm.corpus.lines import LineCorpus
 from ..charlm.corpus.text import TextCorpus
 from ..charlm.corpus.windows import smallest_id_type
@@ -179,8 +179,8 @@ def prepare(
     path: Path,
     *,
     format: CorpusFormat | None = None,
-    validation_fraction: float = 0.05,
-    test_fraction: float = 0.05,
+    validation_fraction: float = DEFAULT_FRACTION,
+    test_fraction: float = DEFAULT_FRACTION,
     seed: int = 1,
     known: Vocabulary | None = None,
     scratch: Path | None = None,

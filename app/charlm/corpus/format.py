@@ -9,6 +9,8 @@ from ...bounds import Bound, out_of_range
 
 CorpusFormat = Literal["text", "lines"]
 
+DEFAULT_FRACTION: Final = 0.05
+"""Of the text, for validation and again for test, unless asked otherwise."""
 FRACTION_BOUNDS: Final[Mapping[str, Bound]] = {
     "validation_fraction": Bound(0.0, 0.4, above_least=True),
     "test_fraction": Bound(0.0, 0.4),

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from ...errors import InvalidCorpus
 from ..vocabulary import BOUNDARY, Ids
-from .format import CorpusFormat, check_fractions
+from .format import DEFAULT_FRACTION, CorpusFormat, check_fractions
 from .windows import IGNORED, SplitName, Window, Windows
 
 MINIMUM_RECORDS: Final = 3
@@ -40,8 +40,8 @@ class LineCorpus:
         points_V: NDArray[np.uint32],
         *,
         seed: int = 1,
-        validation_fraction: float = 0.05,
-        test_fraction: float = 0.05,
+        validation_fraction: float = DEFAULT_FRACTION,
+        test_fraction: float = DEFAULT_FRACTION,
     ) -> None:
         check_fractions(validation_fraction, test_fraction)
         self._ids = ids

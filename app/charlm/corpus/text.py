@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from ...errors import InvalidCorpus
 from ..vocabulary import BOUNDARY, Ids
-from .format import CorpusFormat, check_fractions
+from .format import DEFAULT_FRACTION, CorpusFormat, check_fractions
 from .windows import IGNORED, SplitName, Window, Windows
 
 RESET_PROBABILITY: Final = 0.02
@@ -44,8 +44,8 @@ class TextCorpus:
         ids: Ids,
         *,
         newline_id: int | None = None,
-        validation_fraction: float = 0.05,
-        test_fraction: float = 0.05,
+        validation_fraction: float = DEFAULT_FRACTION,
+        test_fraction: float = DEFAULT_FRACTION,
     ) -> None:
         check_fractions(validation_fraction, test_fraction)
         total = len(ids)
