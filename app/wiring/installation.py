@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
@@ -107,5 +106,8 @@ class Installation:
             for key in SHIPPED_MODELS:
                 (made / key).parent.mkdir(parents=True)
                 shutil.copyfile(shipped("models") / key, made / key)
-            with suppress(OSError):  # another process was first
+            try:
                 made.rename(target)
+            except OSError:
+                if not target.exists():  # else another process was first
+                    raise

@@ -26,7 +26,10 @@ FOR_ROWS = {"numpy", "psutil", "rich", "sqlalchemy"}
 SHOW = """
 import sys
 from app.cli import app
-app({arguments!r}, standalone_mode=False)
+from contextlib import suppress
+from app.errors import CharloomError
+with suppress(CharloomError):
+    app({arguments!r}, standalone_mode=False)
 print("\\n" + " ".join(name for name in sys.modules if "." not in name))
 """
 
@@ -72,6 +75,25 @@ def test_looking_at_models_and_jobs_computes_nothing(
     assert "alembic" in imported(tmp_path, *arguments)  # the first time there are no tables yet
     (tmp_path / "kept").rename(tmp_path / "data" / "charloom.sqlite3")
     assert imported(tmp_path, *arguments) & HEAVY == set()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("generate", "words"),
+        ("score", "words", __file__),
+        ("models",),
+        ("jobs", "list"),
+        ("train", __file__, "--name", "words", "--detach"),
+    ],
+)
+def test_a_server_does_the_work_that_it_is_asked_for(
+    tmp_path: Path, arguments: tuple[str, ...]
+) -> None:
+    """Nobody listens at the address; what was imported to ask is what counts."""
+    found = imported(tmp_path, *arguments, "--url", "http://127.0.0.1:9")
+    assert "httpx" in found
+    assert found & (HEAVY | {"sqlalchemy"}) == {"httpx"}
 
 
 @pytest.mark.parametrize("name", COMMANDS)
