@@ -14,6 +14,9 @@ from typing import Final
 
 from .errors import InvalidInput
 
+EXACT: Final = 2**53
+"""Up to this, and down to its negative, every JSON reader keeps integers exactly."""
+
 _LIMITS: Final = {"gt": "above", "ge": "at least", "lt": "below", "le": "at most"}
 
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Final, Literal, get_args
 
-from ..bounds import Bound, check_bounds, out_of_range
+from ..bounds import EXACT, Bound, check_bounds, out_of_range
 from ..errors import InvalidInput
 
 OptimizerName = Literal["sgd", "adam", "adamw"]
@@ -50,7 +50,7 @@ TRAINING_BOUNDS: Final[Mapping[str, Bound]] = {
     "patience": Bound(1, 1_000_000),
     "evaluations": Bound(1, 100_000),
     "evaluation_characters": Bound(1, 10**12),
-    "seed": Bound(0, 2**53),  # the integers that every JSON reader keeps exactly
+    "seed": Bound(0, EXACT),
 }
 
 

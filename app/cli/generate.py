@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ..bounds import Bound
+from ..bounds import EXACT, Bound
 from ..charlm.sampling import SAMPLING_BOUNDS
 from ..engine.limits import MOST_CHOICES, MOST_SYMBOLS
 from ..wiring.environment import read_settings
@@ -52,7 +52,7 @@ def generate(
         "top_k": top_k,
         "top_p": top_p,
         "min_p": min_p,
-        "seed": secrets.randbelow(1 << 53) if seed is None else seed,
+        "seed": secrets.randbelow(EXACT) if seed is None else seed,
     }
     with texts_of(url, read_settings()) as texts:
         for text in texts.generate(name, body):

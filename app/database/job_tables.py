@@ -26,6 +26,7 @@ from . import dataset_tables  # noqa: F401 (jobs refer to it)
 from .job_states import LEASED, JobState
 from .tables import NAME_LENGTH, Base, BigId, Digest, Milliseconds, UlidText
 
+KEY_LENGTH: Final = 255  # of an idempotency key
 METRIC_KINDS: Final = ("finite", "nan", "inf", "-inf")
 CHECKPOINT_KINDS: Final = ("periodic", "best", "final")
 
@@ -206,7 +207,7 @@ class IdempotencyKeyRow(Base):
 
     __tablename__ = "idempotency_keys"
 
-    key: Mapped[str] = mapped_column(String(255), primary_key=True)
+    key: Mapped[str] = mapped_column(String(KEY_LENGTH), primary_key=True)
     request_hash: Mapped[Digest]
     resource_id: Mapped[UlidText]
     expires_at: Mapped[Milliseconds]

@@ -12,6 +12,7 @@ from dataclasses import asdict
 from ..catalog.datasets import Datasets
 from ..catalog.index import ModelIndex
 from ..catalog.model_rows import ModelVersion
+from ..database.job_tables import KEY_LENGTH
 from ..database.session import Database
 from ..errors import InvalidInput, UnknownModel
 from ..store.blobs import BlobStore
@@ -64,9 +65,9 @@ class Jobs(JobControl):
         (key used for another spec).
         """
         digest = spec.digest()
-        if idempotency_key is not None and not 1 <= len(idempotency_key) <= 255:
+        if idempotency_key is not None and not 1 <= len(idempotency_key) <= KEY_LENGTH:
             raise InvalidInput(
-                "An idempotency key has 1 to 255 characters.",
+                f"An idempotency key has 1 to {KEY_LENGTH} characters.",
                 param="Idempotency-Key",
                 code="out_of_range",
             )

@@ -21,23 +21,25 @@ from pydantic import (
     field_validator,
 )
 
-from ..bounds import Bound
+from ..bounds import EXACT, Bound
 from ..charlm.cells import Activation, Cell
 from ..charlm.corpus.format import DEFAULT_FRACTION, FRACTION_BOUNDS
 from ..charlm.network_config import NETWORK_BOUNDS
 from ..charlm.schedule import TRAINING_BOUNDS, LossName, OptimizerName, ScheduleName
 from ..errors import InvalidInput
 from ..store.card import ONE_LINE
-from ..store.layout import checked_name
+from ..store.layout import REFERENCE_LENGTH, checked_name
 from ..training.planning import TrainingPlan, Wishes
 from ..validation import bounded, invalid
 
 DATASET_PREFIX: Final = "ds_"
 
 _Text = Annotated[str, StringConstraints(max_length=500), ONE_LINE]
-_Reference = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9@:._-]{1,300}$")]
+_Reference = Annotated[
+    str, StringConstraints(max_length=REFERENCE_LENGTH, pattern=r"^[A-Za-z0-9@:._-]+$")
+]
 _TagName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
-_Tag = _Text | bool | Annotated[int, Field(ge=-(2**53), le=2**53)] | FiniteFloat
+_Tag = _Text | bool | Annotated[int, Field(ge=-EXACT, le=EXACT)] | FiniteFloat
 
 
 def _within(bound: Bound, default: float | None = None) -> Any:

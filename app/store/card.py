@@ -24,6 +24,7 @@ from pydantic import (
     model_validator,
 )
 
+from ..bounds import EXACT
 from ..charlm.cells import Activation, Cell
 from ..charlm.corpus.format import CorpusFormat
 from ..charlm.measures import Measures
@@ -52,8 +53,8 @@ ONE_LINE: Final = AfterValidator(_one_line)
 """Text for people; control characters must reach neither a database nor a terminal."""
 Line = Annotated[str, StringConstraints(max_length=1000), ONE_LINE]
 
-_Count = Annotated[int, Field(ge=0, le=2**53)]  # integers that every JSON parser keeps exactly
-_Parameter = Line | bool | Annotated[int, Field(ge=-(2**53), le=2**53)] | FiniteFloat | None
+_Count = Annotated[int, Field(ge=0, le=EXACT)]
+_Parameter = Line | bool | Annotated[int, Field(ge=-EXACT, le=EXACT)] | FiniteFloat | None
 _Bits = Annotated[FiniteFloat, Field(ge=0)]
 
 _LIBRARIES: Final = ("charloom", "numpy", "torch")

@@ -13,6 +13,9 @@ from ..errors import InvalidInput
 
 SUFFIX: Final = ".safetensors"
 NAME_LENGTH: Final = 200
+REFERENCE_LENGTH: Final = 400
+"""Room for name@version and name@alias."""
+MOST_VERSION: Final = 999_999_999
 
 _PART: Final = r"[a-z0-9][a-z0-9._-]{0,63}"
 _NAME: Final = re.compile(rf"{_PART}|ft(:{_PART})+")

@@ -14,6 +14,7 @@ from pydantic_core import PydanticCustomError
 
 from ..charlm.sampling import BIAS_BOUND, SAMPLING_BOUNDS
 from ..engine.limits import MOST_CHOICES, MOST_SYMBOLS
+from ..store.layout import MOST_VERSION, REFERENCE_LENGTH
 from ..validation import bounded
 from .http.bodies import Body
 
@@ -45,7 +46,8 @@ Prompts = Annotated[
 ]
 Stops = Annotated[str | list[str], kind("a string or a list of strings")]
 Model = Annotated[
-    str | None, Field(max_length=400, description="A model's name, name@version or name@alias.")
+    str | None,
+    Field(max_length=REFERENCE_LENGTH, description="A model's name, name@version or name@alias."),
 ]
 
 
@@ -162,7 +164,7 @@ class RankRequest(Body):
 
 
 class AliasRequest(Body):
-    version: int = Field(ge=1, le=999_999_999)
+    version: int = Field(ge=1, le=MOST_VERSION)
 
 
 def _check_size(texts: list[Any], most: int) -> list[Any]:

@@ -22,4 +22,4 @@ def check_fractions(validation: float, test: float) -> None:
     """Raise InvalidInput, naming the field, unless both fractions are within their bounds."""
     for name, value in (("validation_fraction", validation), ("test_fraction", test)):
         if not FRACTION_BOUNDS[name].holds(value):
-            raise out_of_range(f"training.{name}", str(FRACTION_BOUNDS[name]))
+            raise out_of_range(f"training.{name}", FRACTION_BOUNDS[name].expected(value))

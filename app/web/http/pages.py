@@ -7,11 +7,12 @@ from typing import Annotated, Literal
 from fastapi import Query
 
 from ...rendering.lists import PAGE_BOUND
+from ...store.layout import NAME_LENGTH, REFERENCE_LENGTH
 from ...validation import bounded
 
 Limit = Annotated[int, Query(**bounded(PAGE_BOUND))]
 After = Annotated[
-    str | None, Query(max_length=400, description="The last id of the previous page.")
+    str | None, Query(max_length=REFERENCE_LENGTH, description="The last id of the previous page.")
 ]
 Order = Annotated[Literal["asc", "desc"], Query(description="By time; models by name or number.")]
-OfModel = Annotated[str | None, Query(max_length=200, pattern=r"^[ -~]*$")]
+OfModel = Annotated[str | None, Query(max_length=NAME_LENGTH, pattern=r"^[ -~]*$")]

@@ -17,6 +17,7 @@ from typing import Annotated, Any, Final
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
+from ...bounds import EXACT
 from ...charlm.sampling import Sampling
 from ...charlm.vocabulary import UNKNOWN, Vocabulary
 from ...engine import sequence as engine
@@ -35,7 +36,6 @@ from ..transcripts import Prompt, Transcript
 router = APIRouter(tags=["generation"])
 
 GAP_SECONDS: Final = 0.02  # least time between pieces after the first character
-_SEEDS: Final = 1 << 53  # integers that every JSON reader keeps exactly
 
 
 @router.post(
@@ -81,7 +81,7 @@ class _Completion:
     def asked(cls, body: CompletionRequest, held: ModelHold) -> _Completion:
         choices = body.best_of if body.best_of is not None else body.n
         _check(body, choices)
-        seed = secrets.randbelow(_SEEDS) if body.seed is None else body.seed
+        seed = secrets.randbelow(EXACT) if body.seed is None else body.seed
         prompts = prompts_of(body.prompt, held.vocabulary)
         unknown = ""
         if any((prompt.ids == UNKNOWN).any() for prompt in prompts):

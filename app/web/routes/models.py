@@ -23,7 +23,7 @@ from ...rendering.models import (
     version_object,
 )
 from ...store.artifact import Artifact, read
-from ...store.layout import checked_alias, checked_name
+from ...store.layout import REFERENCE_LENGTH, checked_alias, checked_name
 from ..dependencies import Backend, ServedBy
 from ..http.bodies import capped, documented, json_body
 from ..http.pages import After, Limit, Order
@@ -62,7 +62,7 @@ async def list_models(
     summary="Import a model file",
 )
 async def import_model(
-    request: Request, served: ServedBy, name: Annotated[str, Query(max_length=400)]
+    request: Request, served: ServedBy, name: Annotated[str, Query(max_length=REFERENCE_LENGTH)]
 ) -> Response:
     """Publish a Charloom ``.safetensors`` file as the next version of ``name``.
 

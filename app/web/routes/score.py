@@ -12,6 +12,7 @@ from starlette.responses import JSONResponse, Response
 
 from ...errors import InvalidInput
 from ...rendering.scores import RankAnswer, ScoreAnswer, score_usage
+from ...store.layout import REFERENCE_LENGTH
 from ..dependencies import ServedBy
 from ..http.answers import check_numbers, json_answer
 from ..http.bodies import documented, json_body, read_json
@@ -34,7 +35,9 @@ NDJSON: Final = "application/x-ndjson"
 async def score(
     request: Request,
     served: ServedBy,
-    model: Annotated[str | None, Query(description="For NDJSON.", max_length=400)] = None,
+    model: Annotated[
+        str | None, Query(description="For NDJSON.", max_length=REFERENCE_LENGTH)
+    ] = None,
     per_character: Annotated[bool, Query(description="For NDJSON.")] = False,
     top: Annotated[int, Query(description="For NDJSON.", ge=0, le=MOST_TOP)] = 0,
 ) -> Response:
