@@ -15,7 +15,9 @@ from ..wiring.full import FullInstallation
 from .asked import Asked
 
 
-def submit(file: Path, asked: Asked, settings: Settings) -> tuple[dict[str, Any], dict[str, Any]]:
+def submit_here(
+    file: Path, asked: Asked, settings: Settings
+) -> tuple[dict[str, Any], dict[str, Any]]:
     """The dataset and the job, as JSON."""
     with FullInstallation(settings) as installation:
         format = asked.format

@@ -10,6 +10,7 @@ from typing import Any
 import httpx
 
 from ..errors import CharloomError, InvalidInput, StorageFailed
+from ..rendering.lists import PAGE_BOUND
 
 
 @contextmanager
@@ -36,7 +37,7 @@ def every(client: httpx.Client, path: str) -> Iterator[dict[str, Any]]:
     """All rows of a list, page by page."""
     after: dict[str, Any] = {}
     while True:
-        page = ask(client, "GET", path, params={"limit": 100, **after})
+        page = ask(client, "GET", path, params={"limit": PAGE_BOUND.most, **after})
         yield from page["data"]
         if not page["has_more"]:
             return

@@ -21,12 +21,12 @@ def serve(
 
     Every setting is an environment variable, CHARLOOM_…; charloom doctor shows them.
     """
+    from ..web.http import server
+
     for name, value in (("HOST", host), ("PORT", port)):
         if value is not None:
             os.environ[f"CHARLOOM_{name}"] = str(value)
-    from ..web.http.server import serve
-
-    serve(read_settings(), f"{_package}.main:create_app", reload=reload)
+    server.serve(read_settings(), f"{_package}.main:create_app", reload=reload)
 
 
 app = command(serve)

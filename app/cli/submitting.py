@@ -37,9 +37,9 @@ def submit(file: Path, asked: Asked, url: str | None, settings: Settings) -> Non
 
 
 def _submit_here(file: Path, asked: Asked, settings: Settings) -> dict[str, Any]:
-    from .local_submitting import submit
+    from .local_submitting import submit_here
 
-    dataset, job = submit(file, asked, settings)
+    dataset, job = submit_here(file, asked, settings)
     _warn(dataset)
     return job
 

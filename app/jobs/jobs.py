@@ -33,7 +33,7 @@ from .values import Job
 class Jobs(JobControl):
     """Submit, show and control training jobs.
 
-    ``memory_limit_bytes`` is what a job may use and ``speed`` returns operations a second,
+    ``memory_limit`` returns the bytes that a job may use and ``speed`` operations a second,
     both of the machines that train; ``on_change`` is called when a dispatcher may have
     something to do.
     """
@@ -45,7 +45,7 @@ class Jobs(JobControl):
         datasets: Datasets,
         checkpoints: BlobStore,
         *,
-        memory_limit_bytes: int,
+        memory_limit: Callable[[], int],
         speed: Callable[[], float],
         times: Times | None = None,
         on_change: Callable[[], None] | None = None,
@@ -53,7 +53,7 @@ class Jobs(JobControl):
         super().__init__(database, checkpoints, times=times, on_change=on_change)
         self._index = index
         self._datasets = datasets
-        self._memory_limit = memory_limit_bytes
+        self._memory_limit = memory_limit
         self._speed = speed
 
     def submit(self, spec: JobSpec, *, idempotency_key: str | None = None) -> Job:
@@ -88,7 +88,7 @@ class Jobs(JobControl):
         symbols = most_symbols(dataset, base)
         check_memory(
             memory_needed(plan.network, plan.training, symbols, dataset.characters),
-            self._memory_limit,
+            self._memory_limit(),
         )
         base_version = base.id if base else None
         return NewJob(

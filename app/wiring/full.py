@@ -97,7 +97,7 @@ class FullInstallation(Installation):
             self.registry,
             self.datasets,
             self.checkpoints,
-            memory_limit_bytes=memory_limit() if limit is None else limit * _MIB,
+            memory_limit=memory_limit if limit is None else lambda: limit * _MIB,
             times=self.times,
             speed=lambda: machine_speed(threads),
             on_change=self._wake_dispatcher,

@@ -55,7 +55,7 @@ class Place:
             self.registry,
             self.datasets,
             self.checkpoints,
-            memory_limit_bytes=1 << 34,
+            memory_limit=lambda: 1 << 34,
             times=self.times,
             speed=lambda: 1e9,
         )

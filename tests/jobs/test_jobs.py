@@ -40,7 +40,7 @@ def test_what_is_asked_for_is_kept_and_not_explained(sqlite_place: Place) -> Non
 
 def test_a_job_that_cannot_fit_is_refused_with_the_numbers(sqlite_place: Place) -> None:
     jobs = sqlite_place.jobs
-    jobs._memory_limit = 600 << 20
+    jobs._memory_limit = lambda: 600 << 20
     big = {"cell": "lstm", "layers": 4, "hidden_size": 4096}
     with pytest.raises(InvalidInput) as caught:
         jobs.submit(sqlite_place.spec(network=big))
