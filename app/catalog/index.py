@@ -72,12 +72,15 @@ class ModelIndex:
         self._database = database
         self._blobs = blobs
 
-    def resolve(self, reference: str) -> ModelVersion:
+    def resolve(self, reference: str | None) -> ModelVersion:
         """The version that ``names`` (its newest), ``names@3`` or ``names@production`` means.
 
-        Raises UnknownModel, listing the known models.
+        None means the newest version of the only model. Raises UnknownModel, listing the known
+        models, and InvalidInput if None could mean several.
         """
         with self._database.session(read_only=True) as session:
+            if reference is None:
+                return _only(model_rows.newest_of_all(session))
             name, version = _meant(session, reference)
             found = model_rows.find_version(session, name, version) if version else None
             return found or _unknown(session, reference)
@@ -215,6 +218,14 @@ def _meant(session: Session, reference: str) -> tuple[str, int | None]:
     if is_alias(selector):
         return name, model_rows.aliased_version(session, name, selector)
     return name, version_number(selector)
+
+
+def _only(newest: ModelVersions) -> ModelVersion:
+    if len(newest) != 1:
+        names = ", ".join(each.name for each in newest[:20])
+        known = f": {names}" if names else "; there is none yet"
+        raise InvalidInput(f"Name a model{known}.", param="model", code="missing")
+    return newest[0]
 
 
 def _unknown(session: Session, reference: str) -> NoReturn:

@@ -28,8 +28,9 @@ from ..charlm.sampling import Sampling
 from ..charlm.vocabulary import RESERVED, Ids
 from .engine import Engine
 from .floors import multiply_adds_per_second, streaming_seconds
+from .piece import Piece
 from .scheduler import Limits
-from .sequence import Piece, Request
+from .sequence import Request
 
 Task = Literal["writing", "scoring"]
 
@@ -87,6 +88,10 @@ class _Count:
 
     def __init__(self) -> None:
         self.characters = 0
+
+    @property
+    def full(self) -> bool:
+        return False
 
     def push(self, piece: Piece) -> None:
         self.characters += len(piece.ids) + len(piece.read_logprobs)

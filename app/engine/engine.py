@@ -12,6 +12,13 @@ Tests call ``tick`` directly; ``start`` runs it in a thread. ``submit`` accepts 
 a request before allocating anything. While nothing else is served it also does a first
 short tick itself, because waking a thread takes longer than a character.
 
+A request whose reader is behind pauses: its rows are kept but do not advance. If others wait
+for rows, it is ended after ``_PAUSE_SECONDS``.
+
+Two locks, never the other way round: ``_ticking`` is held for a whole tick and guards what
+ticks alone change (lanes' rows, the state cache); ``_lock`` is held for moments and guards
+what callers share with ticks. It says so where each attribute is defined.
+
 Knows nothing of text, files, HTTP or JSON.
 """
 
@@ -28,9 +35,11 @@ from ..charlm.decoder import bias_row
 from ..charlm.workers import Workers
 from ..errors import Overloaded, TooLate
 from .lane import Lane
+from .locks import OwnedLock
 from .metrics import Metrics
+from .piece import Piece
 from .scheduler import Limits, Scheduler
-from .sequence import Piece, Request
+from .sequence import Request
 from .state_cache import StateCache
 from .stream import Abandoned, AsyncStream, BlockingStream, Bridge
 from .submission import Admitted, Network, Sink, Submission
@@ -47,6 +56,8 @@ _FIRST_TICK_SYMBOLS = 8192
 
 _ADMISSION_SHARE = 0.5  # of a tick
 _RESTART_SECONDS = 5.0  # after which a server that shuts down may be back
+_PAUSE_SECONDS = 10.0  # a reader may stay behind for this long while others wait for rows
+_LOOK_SECONDS = 0.1  # between looks at deadlines while every request pauses
 
 
 class Engine:
@@ -66,15 +77,20 @@ class Engine:
         self.metrics = metrics or Metrics()
         self._clock = clock
         self._workers = Workers(threads)
-        self._scheduler = Scheduler(self.limits)
-        self._lanes: dict[Hashable, Lane] = {}
+        self._ticking = threading.Lock()  # one tick at a time, in any thread
+        self._all_pause = False  # whether the last tick found nothing to advance
+        self._lock = OwnedLock()
+        self._wake = threading.Condition(self._lock)  # type: ignore[arg-type]  # it has a lock's methods
+        # Guarded by ``_lock``.
+        self._scheduler = Scheduler(self.limits, self._lock)
         self._open: dict[Submission, None] = {}
         self._forgotten: list[Hashable] = []
         self._bridges: WeakKeyDictionary[asyncio.AbstractEventLoop, Bridge] = WeakKeyDictionary()
-        self._wake = threading.Condition()
-        self._ticking = threading.Lock()  # one tick at a time, in any thread
-        self._thread: threading.Thread | None = None
+        self._lanes: dict[Hashable, Lane] = {}  # changed by ticks only, which read it without
+        self._news = False  # whether to tick although every request paused
+        # Set once, under ``_lock``; read without.
         self._draining = self._stopping = False
+        self._thread: threading.Thread | None = None  # start and close are called by one thread
         self.metrics.watch(self)
 
     # -- called from any thread
@@ -86,7 +102,7 @@ class Engine:
         """
         loop = asyncio.get_running_loop()
         self.check(request.symbols)
-        with self._wake:
+        with self._lock:
             bridge = self._bridges.get(loop)
             if bridge is None:
                 bridge = self._bridges[loop] = Bridge(loop)
@@ -95,6 +111,7 @@ class Engine:
             request.sequences <= _FIRST_TICK_SEQUENCES and request.symbols <= _FIRST_TICK_SYMBOLS
         )
         alone = small and self._thread is not None and not self._open
+        stream.resume = self._resume
         stream.cancel = self.submit_to(stream, request, network, wake=not alone)
         if alone:
             self._first_tick()
@@ -104,6 +121,7 @@ class Engine:
         """As ``submit``, for a reader in a thread."""
         self.check(request.symbols)
         stream = BlockingStream(request.sequences)
+        stream.resume = self._resume
         stream.cancel = self.submit_to(stream, request, network)
         return stream
 
@@ -120,25 +138,25 @@ class Engine:
         bias_row(request.sampling, network.decoder.symbols)  # raises for an unknown symbol
         deadline = None if timeout is None else now + timeout
         submission = Submission(request, network, sink, deadline, now)
-        with self._wake:
-            self.check(request.symbols)
+        with self._lock:
+            self._check(request.symbols)
             self._scheduler.enter(submission)
             self._open[submission] = None
             if wake:
-                self._wake.notify_all()
+                self._notify()
 
         def cancel() -> None:
-            with self._wake:
+            with self._lock:
                 submission.cancelled = True
-                self._wake.notify_all()
+                self._notify()
 
         return cancel
 
     def forget(self, key: Hashable) -> None:
         """Drop the rows and cached states of an unloaded network at the next tick."""
-        with self._wake:
+        with self._lock:
             self._forgotten.append(key)
-            self._wake.notify_all()
+            self._notify()
 
     @property
     def busy(self) -> bool:
@@ -175,9 +193,22 @@ class Engine:
 
         Raises Overloaded or TooLarge.
         """
+        with self._lock:
+            self._check(symbols)
+
+    def _check(self, symbols: int) -> None:
         if self._draining:
             raise _shutting_down()
         self._scheduler.check(symbols)
+
+    def _resume(self) -> None:
+        with self._lock:
+            self._notify()
+
+    def _notify(self) -> None:
+        self._lock.check()
+        self._news = True
+        self._wake.notify_all()
 
     def _first_tick(self) -> None:
         """A short tick in the caller's thread; the engine's thread does the rest."""
@@ -188,27 +219,33 @@ class Engine:
             finally:
                 self._ticking.release()
         if working or self._draining:
-            with self._wake:
-                self._wake.notify_all()
+            self._resume()
 
     # -- called from the thread of a tick
 
     def tick(self, seconds: float = TICK_SECONDS) -> bool:
         """Do one tick; return whether there is more to do."""
-        with self._wake:
-            self._tidy()
+        self._tidy()
         self._admit(self._clock() + seconds * _ADMISSION_SHARE)
-        busy = [key for key, lane in self._lanes.items() if lane.running]
-        lane = self._lanes[self._scheduler.turn(busy)] if busy else None
+        lane = self._next_lane()
         if lane is not None:
             start = self._clock()
             advanced = self._turn(lane, seconds)
             taken = self._clock() - start
-            with self._wake:
+            with self._lock:
                 self._scheduler.used(lane.network.key, taken, advanced)
-                self.metrics.ticked(taken, advanced)
+            self.metrics.ticked(taken, advanced)
         self._flush()
         return bool(self._open)
+
+    def _next_lane(self) -> Lane | None:
+        """The lane whose turn it is; None if every request pauses."""
+        busy = [key for key, lane in self._lanes.items() if lane.moving]
+        self._all_pause = not busy
+        if not busy:
+            return None
+        with self._lock:
+            return self._lanes[self._scheduler.turn(busy)]
 
     @property
     def rows(self) -> int:
@@ -224,7 +261,8 @@ class Engine:
 
     @property
     def state_bytes(self) -> int:
-        return sum(lane.nbytes for lane in list(self._lanes.values()))
+        with self._lock:
+            return sum(lane.nbytes for lane in self._lanes.values())
 
     @property
     def cache_bytes(self) -> int:
@@ -243,13 +281,16 @@ class Engine:
             with self._wake:
                 while not self._open and not self._forgotten and not self._stopping:
                     self._wake.wait()
+                if self._open and self._all_pause:
+                    self._wake.wait_for(lambda: self._news or self._stopping, _LOOK_SECONDS)
                 if self._stopping:
                     return
+                self._news = False
             with self._ticking:
                 working = self._safe_tick(TICK_SECONDS)
             if not working:
                 with self._wake:
-                    self._wake.notify_all()
+                    self._wake.notify_all()  # who closes the engine waits for this
 
     def _safe_tick(self, seconds: float) -> bool:
         try:
@@ -270,19 +311,27 @@ class Engine:
             return 0
 
     def _tidy(self) -> None:
+        """End what is cancelled, late or stalled; drop what unloaded networks have left."""
         now = self._clock()
-        for submission in list(self._open):
-            if submission.cancelled:
-                self._end(submission, None)
-            elif submission.deadline is not None and now >= submission.deadline:
-                self._end(submission, _too_late())
-        self._forgotten = [key for key in self._forgotten if not self._unload(key)]
+        with self._lock:
+            opened = list(self._open)
+            crowded = self._scheduler.waiting_requests > 0
+            forgotten, self._forgotten = self._forgotten, []
+        for submission in opened:
+            submission.note_reader(now)
+            error = _ending(submission, now, crowded)
+            if error is not None or submission.cancelled:
+                self._end(submission, error)
+        left = [key for key in forgotten if not self._unload(key)]
+        with self._lock:
+            self._forgotten += left
 
     def _unload(self, key: Hashable) -> bool:
         """Drop a network's rows and states, unless some rows are still in use."""
         if key in self._lanes and self._lanes[key].running:
             return False
-        self._lanes.pop(key, None)
+        with self._lock:
+            self._lanes.pop(key, None)
         self.cache.forget(key)
         return True
 
@@ -292,14 +341,14 @@ class Engine:
             try:
                 self._lane(admitted.submission.network).admit(admitted)
             except BaseException:
-                with self._wake:
+                with self._lock:
                     self._scheduler.running -= 1
                 raise
             if self._clock() >= until:
                 return
 
     def _next(self) -> Admitted | None:
-        with self._wake:
+        with self._lock:
             waiting = self._scheduler.next_request()
             if waiting is None:
                 return None
@@ -314,7 +363,8 @@ class Engine:
         lane = self._lanes.get(network.key)
         if lane is None:
             lane = Lane(network, self.cache, self._clock, self.limits.rows, self._workers)
-            self._lanes[network.key] = lane
+            with self._lock:
+                self._lanes[network.key] = lane
         return lane
 
     def _emit(self, admitted: Admitted, piece: Piece) -> None:
@@ -322,7 +372,7 @@ class Engine:
         self.metrics.emitted(submission, piece, self._clock())
         submission.sink.push(piece)
         if piece.finish is not None:
-            with self._wake:
+            with self._lock:
                 self._lanes[submission.network.key].drop(admitted)
                 self._scheduler.running -= 1
                 submission.finished()
@@ -331,7 +381,7 @@ class Engine:
 
     def _end(self, submission: Submission, error: Exception | None) -> None:
         """Abandon a request: free its rows and report the error to its reader, if any."""
-        with self._wake:
+        with self._lock:
             if self._open.pop(submission, self) is self:
                 return
             self._scheduler.leave(submission)
@@ -342,12 +392,29 @@ class Engine:
         submission.sink.fail(error or Abandoned("the reader abandoned the request."))
 
     def _end_all(self, error: Exception) -> None:
-        for submission in list(self._open):
+        with self._lock:
+            opened = list(self._open)
+        for submission in opened:
             self._end(submission, error)
 
     def _flush(self) -> None:
-        for bridge in list(self._bridges.values()):
+        with self._lock:
+            bridges = list(self._bridges.values())
+        for bridge in bridges:
             bridge.flush()
+
+
+def _ending(submission: Submission, now: float, crowded: bool) -> Exception | None:
+    """Why a request must end now, if it must."""
+    if submission.deadline is not None and now >= submission.deadline:
+        return _too_late()
+    paused_at = submission.paused_at
+    if crowded and paused_at is not None and now - paused_at >= _PAUSE_SECONDS:
+        return TooLate(
+            f"nothing was read for {_PAUSE_SECONDS:g} seconds while other requests waited.",
+            code="reader_too_slow",
+        )
+    return None
 
 
 def _shutting_down() -> Overloaded:

@@ -12,8 +12,7 @@ networks. Only one engine thread at a time calls it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from collections.abc import Sequence as Listed
+from collections.abc import Callable
 from typing import Any, Final
 
 import numpy as np
@@ -21,7 +20,8 @@ from numpy.typing import NDArray
 
 from ..charlm.decoder import Row, bias_row
 from ..charlm.workers import ALONE, Workers
-from .sequence import FinishReason, Piece, Sequence
+from .piece import FinishReason, Piece, Tops, floats, ints
+from .sequence import Sequence
 from .state_cache import StateCache
 from .step_times import StepTimes
 from .submission import Admitted, Network, Submission
@@ -62,6 +62,11 @@ class Lane:
         self._draw_times = StepTimes()
 
     @property
+    def moving(self) -> list[Admitted]:
+        """The running sequences that do not pause."""
+        return [each for each in self.running if each.submission.paused_at is None]
+
+    @property
     def nbytes(self) -> int:
         """Bytes of the states of all rows."""
         return int(self._state_BLS.nbytes)
@@ -94,7 +99,7 @@ class Lane:
         scored records are; drawing gets the rest. ``flush`` is called when pieces passed to
         ``emit`` should not wait.
         """
-        behind = {e.sequence.request.scored for e in self.running if e.sequence.behind}
+        behind = {e.sequence.request.scored for e in self.moving if e.sequence.behind}
         share = 0.0 if not behind else _PROMPT_SHARE if False in behind else _SCORE_SHARE
         advanced = self._catch_up(seconds * share, behind, emit)
         return advanced + self._write(seconds * (1 - share), emit, flush)
@@ -132,7 +137,7 @@ class Lane:
         while True:
             behind = [
                 each
-                for each in self.running
+                for each in self.moving
                 if each.sequence.behind and each.sequence.request.scored == scored
             ]
             left = until - self._clock()
@@ -180,9 +185,9 @@ class Lane:
         logprobs, ranks, top_ids, top_logprobs = part
         piece = Piece(
             sequence.index,
-            read_logprobs=logprobs.tolist(),
-            read_ranks=ranks.tolist(),
-            read_tops=_tops(top_ids, top_logprobs, sequence.request.top),
+            read_logprobs=floats(logprobs.tolist()),
+            read_ranks=ints(ranks.tolist()),
+            read_tops=Tops.of_arrays(top_ids, top_logprobs, sequence.request.top),
         )
         if group.indices:  # other sequences need the same
             group.read = group.read or Piece(sequence.index)
@@ -204,7 +209,7 @@ class Lane:
 
         New texts draw their first symbol before all rows draw for the rest of the time.
         """
-        for each in [each for each in self.running if not each.sequence.behind]:
+        for each in [each for each in self.moving if not each.sequence.behind]:
             self._open(each, emit)
         drawn = 0
         if fresh := [each for each in self._ready() if not each.sequence.written]:
@@ -218,7 +223,7 @@ class Lane:
         """The sequences that draw: they have caught up and may write."""
         return [
             each
-            for each in self.running
+            for each in self.moving
             if not each.sequence.behind and each.sequence.request.max_symbols
         ]
 
@@ -235,7 +240,7 @@ class Lane:
         counts = (writing.ids_BQ >= 0).sum(axis=1).tolist()
         ids, logprobs = writing.ids_BQ.tolist(), writing.logprobs_BQ.tolist()
         for row, (admitted, count) in enumerate(zip(ready, counts, strict=True)):
-            tops = _tops(
+            tops = Tops.of_arrays(
                 writing.top_ids_BQN[row, :count],
                 writing.top_logprobs_BQN[row, :count],
                 admitted.sequence.request.top,
@@ -280,7 +285,7 @@ class Lane:
         admitted: Admitted,
         ids: list[int],
         logprobs: list[float],
-        tops: list[list[tuple[int, float]]],
+        tops: Tops,
         emit: Emit,
     ) -> None:
         sequence = admitted.sequence
@@ -301,22 +306,3 @@ class Lane:
         if known is None or len(known) < len(ids):
             known = self._cache.prefixes(ids)
         self._cache.put(self.network.key, known, len(ids), self._state_BLS[sequence.slot])
-
-
-def _tops(
-    ids_TN: NDArray[np.int32], logprobs_TN: NDArray[np.float64], count: int
-) -> list[list[tuple[int, float]]]:
-    """The ``count`` likeliest symbols at each position; empty for ``count`` 0."""
-    if not count:
-        return []
-    return [
-        [(i, logprob) for i, logprob in pairs if i >= 0]
-        for pairs in _pairs(ids_TN[:, :count], logprobs_TN[:, :count])
-    ]
-
-
-def _pairs(
-    ids_TN: NDArray[np.int32], logprobs_TN: NDArray[np.float64]
-) -> Iterator[Listed[tuple[int, float]]]:
-    for ids, logprobs in zip(ids_TN.tolist(), logprobs_TN.tolist(), strict=True):
-        yield list(zip(ids, logprobs, strict=True))

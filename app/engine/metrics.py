@@ -14,7 +14,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.core import CounterMetricFamily
 from prometheus_client.registry import Collector
 
-from .sequence import Piece
+from .piece import Piece
 from .submission import Submission
 
 _NAME: Final = "charloom_engine_"

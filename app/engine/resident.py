@@ -5,7 +5,11 @@ afterwards until its memory is needed; the least recently used model is dropped 
 Callers that ask for the same model wait for one load. A held model is never dropped: if
 the held models leave no room, ``acquire`` raises Overloaded.
 
-Thread-safe. Knows the registry only as a ``Source``.
+While the source cannot be asked, a name means what it meant before: a loaded model is served
+without the database.
+
+Thread-safe: ``_lock`` guards every attribute but the settings; ``_Place.lock`` is held while a
+model loads and is never taken under ``_lock``. Knows the registry only as a ``Source``.
 """
 
 from __future__ import annotations
@@ -24,9 +28,10 @@ from ..charlm.network_config import NetworkConfig
 from ..charlm.number_format import Precision
 from ..charlm.scoring import Calibration
 from ..charlm.vocabulary import Vocabulary
-from ..errors import Overloaded, TooLarge
+from ..errors import Overloaded, StorageFailed, TooLarge
 from ..store.artifact import Artifact
 from ..store.card import Card
+from .locks import OwnedLock
 
 _NAME_SECONDS: Final = 1.0
 """How long a resolved name is cached: aliases move, other servers publish versions."""
@@ -59,8 +64,11 @@ V = TypeVar("V", bound=Version)
 class Source(Protocol[V]):
     """Where models come from; both calls may block."""
 
-    def resolve(self, name: str, /) -> V:
-        """The version that ``name``, ``name@3`` or ``name@alias`` means. Raises UnknownModel."""
+    def resolve(self, name: str | None, /) -> V:
+        """The version that ``name``, ``name@3`` or ``name@alias`` means; None: the only model.
+
+        Raises UnknownModel, InvalidInput; Overloaded or StorageFailed if it cannot be asked.
+        """
 
     def open(self, version: V, /) -> Artifact:
         """The file's content. Raises InvalidArtifact, StorageFailed."""
@@ -97,7 +105,10 @@ def compile_ahead(precisions: Iterable[Precision]) -> None:
 
 
 class _Place:
-    """A loaded model and the number of its holds; ``lock`` is taken while it loads."""
+    """A loaded model and the number of its holds; ``lock`` is taken while it loads.
+
+    The resident's lock guards ``users``, and ``loaded`` against being dropped.
+    """
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
@@ -108,10 +119,17 @@ class _Place:
 class Hold(Generic[V]):
     """Keeps a loaded model in memory until ``release``; also a context manager."""
 
-    def __init__(self, network: Loaded, version: V, release: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        network: Loaded,
+        version: V,
+        release: Callable[[], None],
+        share: Callable[[], Hold[V]],
+    ) -> None:
         self.network = network
         self.version = version
         self._release: Callable[[], None] | None = release
+        self._share = share
 
     @property
     def vocabulary(self) -> Vocabulary:
@@ -124,6 +142,11 @@ class Hold(Generic[V]):
     @property
     def calibration(self) -> Calibration | None:
         return self.network.calibration
+
+    def share(self) -> Hold[V]:
+        """Another hold on the same model; this one must not be released yet."""
+        assert self._release is not None, "the hold was released"
+        return self._share()
 
     def release(self) -> None:
         """Release the model; a second call does nothing."""
@@ -158,39 +181,50 @@ class Resident(Generic[V]):
         self._limit = limit_bytes
         self._on_unload = on_unload
         self._clock = clock
-        self._lock = threading.Lock()
+        self._lock = OwnedLock()
         self._places: OrderedDict[str, _Place] = OrderedDict()
-        self._names: OrderedDict[str, tuple[float, V]] = OrderedDict()
+        self._names: OrderedDict[str | None, tuple[float, V]] = OrderedDict()
+        self._changes = 0  # of what names mean, as far as this process knows
         self.bytes = 0
 
     def forget_names(self) -> None:
         """Drop all resolved names, because aliases or versions have changed."""
         with self._lock:
             self._names.clear()
+            self._changes += 1
 
-    def try_acquire(self, name: str) -> Hold[V] | None:
-        """A hold at once; None unless the name was just resolved and its model is loaded."""
+    def try_acquire(self, name: str | None, *, stale: bool = False) -> Hold[V] | None:
+        """A hold at once; None unless the name was just resolved and its model is loaded.
+
+        With ``stale`` the name may have been resolved any time ago.
+        """
         with self._lock:
             known = self._names.get(name)
-            if known is None or self._clock() - known[0] > _NAME_SECONDS:
+            if known is None or not (stale or self._clock() - known[0] <= _NAME_SECONDS):
                 return None
             place = self._places.get(known[1].sha256)
             if place is None or place.loaded is None:
                 return None
             return self._hold(place, known[1])
 
-    def acquire(self, name: str) -> Hold[V]:
+    def acquire(self, name: str | None) -> Hold[V]:
         """A hold on the version that ``name`` means now; loads it if needed and may wait for disk.
 
         Raises UnknownModel, InvalidArtifact, StorageFailed; Overloaded if the held models
         leave no room, TooLarge if the model could never fit.
         """
-        version = self._source.resolve(name)
         with self._lock:
-            self._names[name] = (self._clock(), version)
-            self._names.move_to_end(name)
-            while len(self._names) > _NAMES_KEPT:
-                self._names.popitem(last=False)
+            changes = self._changes
+        try:
+            version = self._source.resolve(name)
+        except (Overloaded, StorageFailed):
+            known = self.try_acquire(name, stale=True)
+            if known is None:
+                raise
+            return known
+        with self._lock:
+            if changes == self._changes:  # else the answer may be from before the change
+                self._remember(name, version)
             place = self._places.setdefault(version.sha256, _Place())
             place.users += 1  # so that it is not dropped while it loads
         try:
@@ -205,11 +239,27 @@ class Resident(Generic[V]):
             place.users -= 1
         return hold
 
+    def _remember(self, name: str | None, version: V) -> None:
+        self._lock.check()
+        self._names[name] = (self._clock(), version)
+        self._names.move_to_end(name)
+        while len(self._names) > _NAMES_KEPT:
+            self._names.popitem(last=False)
+
     def _hold(self, place: _Place, version: V) -> Hold[V]:
+        self._lock.check()
         assert place.loaded is not None
         place.users += 1
         self._places.move_to_end(version.sha256)
-        return Hold(place.loaded, version, lambda: self._leave(version.sha256, place))
+
+        def release() -> None:
+            self._leave(version.sha256, place)
+
+        def share() -> Hold[V]:
+            with self._lock:
+                return self._hold(place, version)
+
+        return Hold(place.loaded, version, release, share)
 
     def _leave(self, digest: str, place: _Place) -> None:
         with self._lock:
@@ -264,6 +314,7 @@ class Resident(Generic[V]):
 
         Returns the dropped keys; the caller holds the lock.
         """
+        self._lock.check()
         dropped: list[Hashable] = []
         idle = [d for d, place in self._places.items() if place.loaded and not place.users]
         while self.bytes > most_bytes and idle:

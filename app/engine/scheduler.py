@@ -5,7 +5,8 @@ a request with a thousand records does not keep the others out. Networks take tu
 time they have used (start-time fair queuing, Goyal, Vin and Cheng 1996): the network that
 used the least goes next, and an idle network saves up no time.
 
-Knows nothing of ids, states or threads; the engine calls it under its lock.
+Knows nothing of ids and states. Every method is called with ``lock`` held and checks that
+it is; ``waiting_requests`` and ``running`` may be read without, each is one number.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from ..errors import Overloaded, TooLarge
+from .locks import OwnedLock
 
 _LEAST_RETRY_SECONDS: Final = 0.5
 _MOST_RETRY_SECONDS: Final = 60.0
@@ -47,10 +49,11 @@ class Limits:
 
 
 class Scheduler:
-    """Admission and turns; rows are only counted here."""
+    """Admission and turns; rows are only counted here. ``lock`` guards every attribute."""
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: Limits, lock: OwnedLock) -> None:
         self.limits = limits
+        self._lock = lock
         self.running = 0
         self.waiting_symbols = 0
         self._door: deque[Waiting] = deque()
@@ -67,6 +70,7 @@ class Scheduler:
         Raises Overloaded if the queue is full, with an estimate of when to retry; TooLarge
         if the request would not fit into an empty queue.
         """
+        self._lock.check()
         limits = self.limits
         if symbols > limits.waiting_symbols:
             raise TooLarge(
@@ -84,6 +88,7 @@ class Scheduler:
 
     def enter(self, request: Waiting) -> None:
         """Queue a request that has passed ``check``."""
+        self._lock.check()
         self._door.append(request)
         self.waiting_symbols += request.symbols
 
@@ -95,6 +100,7 @@ class Scheduler:
 
     def next_request(self) -> Waiting | None:
         """The request whose sequence to admit now, if a row is free; it moves to the back."""
+        self._lock.check()
         if self.running >= self.limits.rows:
             return None
         for _ in range(len(self._door)):
@@ -106,12 +112,14 @@ class Scheduler:
 
     def leave(self, request: Waiting) -> None:
         """Remove a request that has nothing more to admit or was abandoned."""
+        self._lock.check()
         if request in self._door:
             self._door.remove(request)
             self.waiting_symbols -= request.symbols
 
     def turn(self, busy: Iterable[Hashable]) -> Hashable:
         """The network whose turn it is among the busy ones (at least one)."""
+        self._lock.check()
         names = list(busy)
         known = [self._used[name] for name in names if name in self._used]
         start = min(known, default=0.0)
@@ -120,6 +128,7 @@ class Scheduler:
 
     def used(self, name: Hashable, seconds: float, symbols: int) -> None:
         """Record the seconds and symbols of a turn."""
+        self._lock.check()
         self._used[name] += seconds
         if symbols and seconds > 0:
             rate, before = symbols / seconds, self._symbols_a_second

@@ -11,8 +11,7 @@ Works on ids only. Knows nothing of text, vocabularies, HTTP or threads.
 from __future__ import annotations
 
 from collections.abc import Sequence as Listed
-from dataclasses import dataclass, field, replace
-from enum import StrEnum
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,13 +19,7 @@ from numpy.typing import NDArray
 from ..charlm.decoder import Row
 from ..charlm.sampling import Sampling
 from ..charlm.vocabulary import BOUNDARY, Ids
-
-
-class FinishReason(StrEnum):
-    """Why a sequence ended, as the OpenAI protocol spells it."""
-
-    STOP = "stop"  #: The boundary was drawn or a stop string was completed.
-    LENGTH = "length"  #: The sequence has the maximum number of symbols.
+from .piece import FinishReason, Piece, Tops, floats, ints
 
 
 class StopRule:
@@ -108,47 +101,6 @@ class Request:
         return len(self.prompts) * self.choices
 
 
-@dataclass
-class Piece:
-    """New results of one sequence; pieces of one sequence can be joined.
-
-    ``read_*`` belong to the prompt (scored requests only), ``ids``, ``logprobs`` and
-    ``tops`` to the completion. ``finish`` comes with the last piece; ``cached`` is the
-    number of prompt symbols that were not read thanks to a cached state.
-    """
-
-    index: int
-    ids: list[int] = field(default_factory=list)
-    logprobs: list[float] = field(default_factory=list)
-    tops: list[list[tuple[int, float]]] = field(default_factory=list)
-    read_logprobs: list[float] = field(default_factory=list)
-    read_ranks: list[int] = field(default_factory=list)
-    read_tops: list[list[tuple[int, float]]] = field(default_factory=list)
-    finish: FinishReason | None = None
-    cached: int = 0
-
-    def with_reading(self, other: Piece) -> Piece:
-        """This piece with another sequence's reading of the same prompt."""
-        return replace(
-            self,
-            read_logprobs=list(other.read_logprobs),
-            read_ranks=list(other.read_ranks),
-            read_tops=list(other.read_tops),
-        )
-
-    def join(self, later: Piece) -> None:
-        """Append ``later`` to this piece."""
-        assert self.index == later.index
-        self.ids += later.ids
-        self.logprobs += later.logprobs
-        self.tops += later.tops
-        self.read_logprobs += later.read_logprobs
-        self.read_ranks += later.read_ranks
-        self.read_tops += later.read_tops
-        self.finish = later.finish
-        self.cached = later.cached
-
-
 class Sequence:
     """One text: ``prompt`` (from the boundary on) and the symbols written after it.
 
@@ -165,8 +117,8 @@ class Sequence:
         self.seen = 0
         self.emitted = 0
         self.written: list[int] = []
-        self._unsent_logprobs: list[float] = []  # from ``emitted`` on
-        self._unsent_tops: list[list[tuple[int, float]]] = []
+        self._unsent_logprobs = floats()  # from ``emitted`` on
+        self._unsent_tops = Tops()
         self.slot = -1
         self.row: Row | None = None
         self.ended: int | None = None
@@ -201,17 +153,15 @@ class Sequence:
             return None
         return np.concatenate((self.prompt, np.array(self.written[:count], dtype=np.int32)))
 
-    def accept(
-        self, ids: list[int], logprobs: list[float], tops: list[list[tuple[int, float]]]
-    ) -> Piece | None:
+    def accept(self, ids: list[int], logprobs: list[float], tops: Tops) -> Piece | None:
         """Append newly drawn symbols; return the piece to send, if any.
 
         Symbols that could be the beginning of a stop string are held back.
         """
         request, new_from = self.request, len(self.written)
         self.written += ids
-        self._unsent_logprobs += logprobs
-        self._unsent_tops += tops
+        self._unsent_logprobs.extend(logprobs)
+        self._unsent_tops.extend(tops)
         self.seen += len(ids)
         self.check()
         end, finish = len(self.written), None
@@ -239,11 +189,12 @@ class Sequence:
         start, self.emitted = self.emitted, end
         piece = Piece(
             self.index,
-            ids=self.written[start:last],
+            ids=ints(self.written[start:last]),
             logprobs=self._unsent_logprobs[: last - start],
             tops=self._unsent_tops[: last - start],
             finish=finish,
             cached=self.spared,
         )
-        del self._unsent_logprobs[: last - start], self._unsent_tops[: last - start]
+        del self._unsent_logprobs[: last - start]
+        self._unsent_tops.drop(last - start)
         return piece

@@ -1,9 +1,12 @@
 """Pieces from the engine's thread to a waiting reader: they merge and never queue.
 
 A stream holds at most one piece per sequence; a later piece is joined to one that was not
-read yet. A slow reader gets bigger pieces and does not delay others. ``AsyncStream`` is
-for an event loop, which is woken by one call per tick for all its streams;
-``BlockingStream`` is for threads.
+read yet. A slow reader gets bigger pieces and does not delay others. When ``MOST_UNREAD``
+numbers wait for it, the stream is ``full`` and the engine pauses its request. A reader that
+collects everything is never full: who asks for a whole answer reserves its memory first.
+
+``AsyncStream`` is for an event loop, which is woken by one call per tick for all its
+streams; ``BlockingStream`` is for threads.
 """
 
 from __future__ import annotations
@@ -13,7 +16,10 @@ import threading
 from collections.abc import AsyncGenerator, Callable, Iterator
 from typing import Final
 
-from .sequence import Piece
+from .piece import PIECE_NUMBERS, Piece
+
+MOST_UNREAD: Final = 20_000
+"""Numbers (see ``Piece.numbers``) that wait for one reader: 240 KB."""
 
 _READER_SECONDS: Final = 0.0005
 """Added to every stream's gap per stream: two thousand pieces per second keep a core busy."""
@@ -24,22 +30,36 @@ class Abandoned(Exception):
 
 
 class _Pending:
-    """Joined pieces by sequence; one thread fills it, another empties it."""
+    """Joined pieces by sequence; one thread fills it, another empties it.
+
+    The lock guards every attribute but ``collecting``, which only the reader sets. ``complete``
+    and ``full`` are read without it: each is one comparison of values that are replaced whole.
+    """
 
     def __init__(self, sequences: int) -> None:
         self._lock = threading.Lock()
         self._pieces: dict[int, Piece] = {}
+        self._numbers = 0
         self._left = sequences
         self._error: Exception | None = None
+        self.collecting = False
+        """Whether the reader takes everything and so is never full."""
 
     def add(self, piece: Piece) -> None:
         with self._lock:
             known = self._pieces.get(piece.index)
+            self._numbers += piece.numbers
             if known is None:
                 self._pieces[piece.index] = piece
+                self._numbers += PIECE_NUMBERS
             else:
                 known.join(piece)
             self._left -= piece.finish is not None
+
+    @property
+    def full(self) -> bool:
+        """Whether so much is unread that no more should be made."""
+        return self._numbers >= MOST_UNREAD and not self.collecting
 
     def fail(self, error: Exception) -> None:
         with self._lock:
@@ -54,6 +74,7 @@ class _Pending:
         """The pieces so far, and whether these are the last. Raises the stream's error."""
         with self._lock:
             pieces, self._pieces = list(self._pieces.values()), {}
+            self._numbers = 0
             if not pieces and self._error is not None:
                 raise self._error
             return pieces, self._left == 0 and self._error is None
@@ -62,7 +83,7 @@ class _Pending:
 class Bridge:
     """Wake the streams of one event loop, with at most one call per tick and one outstanding.
 
-    Create it in the loop's own thread.
+    Create it in the loop's own thread. The lock guards ``_woken`` and ``_called``.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -113,6 +134,12 @@ class AsyncStream:
         self._rested = asyncio.Event()  # the gap is over, or nothing more will come
         self.cancel: Callable[[], None] = lambda: None
         """Cancel the request; its rows are free at the next tick."""
+        self.resume: Callable[[], None] = lambda: None
+        """Wake the engine: the stream is no longer full."""
+
+    @property
+    def full(self) -> bool:
+        return self._pending.full
 
     def push(self, piece: Piece) -> None:
         self._pending.add(piece)
@@ -146,7 +173,10 @@ class AsyncStream:
                     timer.cancel()
                     self._rested.clear()
                 self._event.clear()
+                was_full = self._pending.full
                 pieces, done = self._pending.take()
+                if was_full:
+                    self.resume()
                 if self._pending.complete:
                     self._event.set()  # an error after these pieces will not be reported again
                 crowd = self._bridge.readers * _READER_SECONDS
@@ -169,6 +199,8 @@ class AsyncStream:
 
     async def collect(self) -> list[Piece]:
         """All results, one piece per sequence, in the order of their indices."""
+        self._pending.collecting = True
+        self.resume()
         whole: dict[int, Piece] = {}
         async for pieces in self.pieces():
             _gather(whole, pieces)
@@ -182,6 +214,11 @@ class BlockingStream:
         self._pending = _Pending(sequences)
         self._news = threading.Event()
         self.cancel: Callable[[], None] = lambda: None
+        self.resume: Callable[[], None] = lambda: None
+
+    @property
+    def full(self) -> bool:
+        return self._pending.full
 
     def push(self, piece: Piece) -> None:
         self._pending.add(piece)
@@ -198,7 +235,10 @@ class BlockingStream:
             while not done:
                 self._news.wait()
                 self._news.clear()
+                was_full = self._pending.full
                 pieces, done = self._pending.take()
+                if was_full:
+                    self.resume()
                 if self._pending.complete:
                     self._news.set()
                 if pieces:
@@ -209,6 +249,8 @@ class BlockingStream:
 
     def collect(self) -> list[Piece]:
         """As ``AsyncStream.collect``."""
+        self._pending.collecting = True
+        self.resume()
         whole: dict[int, Piece] = {}
         for pieces in self.pieces():
             _gather(whole, pieces)

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from ..charlm.decoder import Decoder
 from ..charlm.vocabulary import BOUNDARY
-from .sequence import Piece, Request, Sequence
+from .piece import Piece
+from .sequence import Request, Sequence
 
 
 class Network(Protocol):
@@ -32,6 +33,10 @@ class Network(Protocol):
 
 class Sink(Protocol):
     """The receiver of pieces; the engine's thread calls it, so it must return at once."""
+
+    @property
+    def full(self) -> bool:
+        """Whether so much is unread that the request should pause."""
 
     def push(self, piece: Piece) -> None: ...
 
@@ -72,6 +77,8 @@ class Submission:
         self.deadline = deadline
         self.submitted = now
         self.cancelled = False
+        self.paused_at: float | None = None
+        """Since when the request pauses because its reader is behind."""
         self.spoke = False
         self.last_piece: dict[int, float] = {}
         """When each sequence last had a piece with symbols, for the metrics."""
@@ -113,6 +120,13 @@ class Submission:
         """Record that the leader of ``group`` has read the prompt."""
         if group.indices:
             self._followers.append(group)
+
+    def note_reader(self, now: float) -> None:
+        """Pause while the reader is behind."""
+        if not self.sink.full:
+            self.paused_at = None
+        elif self.paused_at is None:
+            self.paused_at = now
 
     def finished(self) -> None:
         """Record that a running sequence has ended."""

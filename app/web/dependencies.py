@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from typing import Annotated, Final, TypeAlias
 
@@ -17,15 +16,15 @@ from fastapi import Depends, Request
 
 from ..catalog.index import Synchronised
 from ..catalog.model_rows import ModelVersion
+from ..engine.loader import Loader
 from ..engine.metrics import Metrics
 from ..engine.resident import Hold, compile_ahead
-from ..errors import CharloomError, InvalidArtifact, InvalidInput, Overloaded, StorageFailed
+from ..errors import CharloomError, InvalidArtifact, Overloaded, StorageFailed
 from ..settings import Settings
 from ..wiring.full import FullInstallation
 
 DRAIN_SECONDS: Final = 20.0
 _DESCRIBED: Final = 2
-_LOADERS: Final = 4
 _READY_SECONDS: Final = 3.0
 _log = logging.getLogger(__name__)
 
@@ -40,13 +39,11 @@ class Backend:
         self.settings = installation.settings
         self.registry = installation.registry
         self.engine = installation.engine
-        self.resident = installation.resident
+        self.loader = Loader(installation.resident)
         self.datasets = installation.datasets
         self.jobs = installation.jobs
         self.describing = asyncio.Semaphore(_DESCRIBED)
         """Limits how many uploads are described at a time."""
-        self._loaders = ThreadPoolExecutor(_LOADERS, "loader")
-        self._loading: dict[str, asyncio.Future[ModelHold]] = {}
         self._draining: asyncio.Task[None] | None = None
 
     async def hold(self, name: str | None) -> ModelHold:
@@ -54,31 +51,10 @@ class Backend:
 
         Raises UnknownModel and what loading raises.
         """
-        if name is None:
-            name = self.settings.default_model or await self._only_model()
-        while True:
-            ready = self.resident.try_acquire(name)
-            if ready is not None:
-                return ready
-            loading = self._loading.get(name) or self._load(name)
-            try:
-                await asyncio.shield(loading)  # others may wait for it too
-            except InvalidArtifact as error:  # a file of ours, not the client's
-                raise StorageFailed(error.message, code="damaged_model") from error
-
-    def _load(self, name: str) -> asyncio.Future[ModelHold]:
-        """Load a model version in a thread for loading only, once for everyone who waits."""
-        loop = asyncio.get_running_loop()
-        loading = loop.run_in_executor(self._loaders, self.resident.acquire, name)
-        self._loading[name] = loading
-
-        def loaded(done: asyncio.Future[ModelHold]) -> None:
-            del self._loading[name]
-            if not done.cancelled() and done.exception() is None:
-                done.result().release()  # each waiter takes its own hold
-
-        loading.add_done_callback(loaded)
-        return loading
+        try:
+            return await self.loader.hold(self.settings.default_model if name is None else name)
+        except InvalidArtifact as error:  # a file of ours, not the client's
+            raise StorageFailed(error.message, code="damaged_model") from error
 
     async def missing(self) -> list[str]:
         """Which of database, store and engine are not ready to serve."""
@@ -103,17 +79,6 @@ class Backend:
             self._draining = asyncio.create_task(closing)
         return self._draining
 
-    def close_loaders(self) -> None:
-        """Stop loading models."""
-        self._loaders.shutdown(wait=False, cancel_futures=True)
-
-    async def _only_model(self) -> str:
-        names = [each.name for each in await asyncio.to_thread(self.registry.list)]
-        if len(names) != 1:
-            known = f": {', '.join(names[:20])}" if names else "; there is none yet"
-            raise InvalidInput(f"Name a model{known}.", param="model", code="missing")
-        return names[0]
-
 
 @asynccontextmanager
 async def open_backend(settings: Settings, metrics: Metrics) -> AsyncIterator[Backend]:
@@ -129,7 +94,7 @@ async def open_backend(settings: Settings, metrics: Metrics) -> AsyncIterator[Ba
     finally:
         await asyncio.to_thread(installation.dispatcher.close)  # running jobs continue on their own
         await backend.drain()
-        backend.close_loaders()
+        backend.loader.close()
         await asyncio.to_thread(installation.close)
 
 

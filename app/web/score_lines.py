@@ -14,7 +14,7 @@ from typing import Final
 from fastapi import Request
 from pydantic import ValidationError
 
-from ..engine.sequence import Piece
+from ..engine.piece import Piece
 from ..errors import CharloomError, InvalidInput, Overloaded, TooLarge
 from ..validation import invalid
 from .http.answers import AT_ONCE, check_numbers, json_pieces

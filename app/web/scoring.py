@@ -12,7 +12,7 @@ import numpy as np
 
 from ..charlm.scoring import Score
 from ..engine import sequence as engine
-from ..engine.sequence import Piece
+from ..engine.piece import Piece
 from ..engine.stream import AsyncStream
 from ..rendering.scores import ScoreRenderer
 from .dependencies import Backend, ModelHold

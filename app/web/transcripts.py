@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from ..charlm.vocabulary import BOUNDARY, RESERVED, Ids, Vocabulary
-from ..engine.sequence import Piece
+from ..engine.piece import Piece
 from ..rendering.scores import LEAST_LOGPROB, Top
 
 

@@ -25,8 +25,9 @@ from app.charlm.sampling import Sampling
 from app.charlm.scoring import score
 from app.charlm.vocabulary import BOUNDARY
 from app.engine.engine import Engine
+from app.engine.piece import FinishReason, Piece, floats, ints
 from app.engine.scheduler import Limits
-from app.engine.sequence import FinishReason, Piece, Request, StopRule
+from app.engine.sequence import Request, StopRule
 from app.engine.stream import Abandoned, AsyncStream, BlockingStream, Bridge
 from app.errors import InvalidInput, Overloaded, TooLarge
 from tests.charlm.reference import generate
@@ -56,6 +57,7 @@ class Reader:
     whole: dict[int, Piece] = field(default_factory=dict)
     error: Exception | None = None
     pushes: int = 0
+    full: bool = False
 
     def push(self, piece: Piece) -> None:
         self.pushes += 1
@@ -81,7 +83,8 @@ def plain(request: Request, network: Loaded, index: int) -> Piece:
     wanted = Piece(index, finish=FinishReason.LENGTH)
     if request.scored:
         whole = score(network.decoder, [prompt], closed=request.closed)[0]
-        wanted.read_logprobs, wanted.read_ranks = whole.logprobs.tolist(), whole.ranks.tolist()
+        wanted.read_logprobs = floats(whole.logprobs.tolist())
+        wanted.read_ranks = ints(whole.ranks.tolist())
     drawn = generate(
         network.decoder,
         prompt,
@@ -96,7 +99,9 @@ def plain(request: Request, network: Loaded, index: int) -> Piece:
         if symbol == BOUNDARY:
             wanted.finish = FinishReason.STOP
             break
-        ended = [stop for stop in STOPS.get(request.stop, []) if wanted.ids[-len(stop) :] == stop]
+        ended = [
+            stop for stop in STOPS.get(request.stop, []) if list(wanted.ids[-len(stop) :]) == stop
+        ]
         if ended:
             wanted.finish = FinishReason.STOP
             longest = max(map(len, ended))
@@ -500,7 +505,7 @@ def test_an_error_is_told_to_who_collects_at_once() -> None:
     async def read() -> None:
         stream = AsyncStream(1, Bridge(asyncio.get_running_loop()))
         assert stream.collected() is None
-        stream.push(Piece(0, ids=[2], logprobs=[-1.0]))
+        stream.push(Piece(0, ids=ints([2]), logprobs=floats([-1.0])))
         stream.fail(Overloaded("too late"))
         with pytest.raises(Overloaded):
             stream.collected()
@@ -523,10 +528,10 @@ def test_a_network_unloaded_while_its_last_row_ends_goes_at_the_next_tick() -> N
 
 def test_an_error_that_comes_with_the_last_pieces_is_still_told() -> None:
     stream = BlockingStream(1)
-    stream.push(Piece(0, ids=[2], logprobs=[-1.0]))
+    stream.push(Piece(0, ids=ints([2]), logprobs=floats([-1.0])))
     stream.fail(Overloaded("too late"))
     pieces = stream.pieces()
-    assert [piece.ids for piece in next(pieces)] == [[2]]
+    assert [list(piece.ids) for piece in next(pieces)] == [[2]]
     with pytest.raises(Overloaded):
         next(pieces)
 
@@ -534,11 +539,11 @@ def test_an_error_that_comes_with_the_last_pieces_is_still_told() -> None:
 def test_an_error_that_comes_with_the_last_pieces_is_still_told_on_a_loop() -> None:
     async def read() -> None:
         stream = AsyncStream(1, bridge := Bridge(asyncio.get_running_loop()))
-        stream.push(Piece(0, ids=[2], logprobs=[-1.0]))
+        stream.push(Piece(0, ids=ints([2]), logprobs=floats([-1.0])))
         stream.fail(Overloaded("too late"))
         bridge.flush()
         async with contextlib.aclosing(stream.pieces(0.01)) as pieces:
-            assert [piece.ids for piece in await anext(pieces)] == [[2]]
+            assert [list(piece.ids) for piece in await anext(pieces)] == [[2]]
             with pytest.raises(Overloaded):
                 await asyncio.wait_for(anext(pieces), 5)
 

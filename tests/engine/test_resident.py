@@ -33,11 +33,15 @@ class Shelf:
         self.versions = {name: Published(name, 1, name * 64) for name in "abc"}
         self.opened: list[str] = []
         self.resolved = 0
+        self.failure: Exception | None = None
         self.may_open = threading.Event()
         self.may_open.set()
 
-    def resolve(self, name: str, /) -> Published:
+    def resolve(self, name: str | None, /) -> Published:
         self.resolved += 1
+        if self.failure is not None:
+            raise self.failure
+        name = name or "a"
         if name not in self.versions:
             raise UnknownModel(f"no model {name}")
         return self.versions[name]

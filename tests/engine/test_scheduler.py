@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import pytest
 
+from app.engine.locks import OwnedLock
 from app.engine.scheduler import Limits, Scheduler
 from app.errors import Overloaded, TooLarge
 
@@ -17,9 +18,16 @@ class Asking:
     ready: bool = True
 
 
+def scheduler_of(limits: Limits) -> Scheduler:
+    """A scheduler whose lock this thread holds."""
+    lock = OwnedLock()
+    lock.acquire()
+    return Scheduler(limits, lock)
+
+
 def test_a_burst_that_will_get_rows_at_once_is_not_refused() -> None:
     """Between two ticks many may come; none of these will wait."""
-    scheduler = Scheduler(Limits(rows=4, waiting_requests=0))
+    scheduler = scheduler_of(Limits(rows=4, waiting_requests=0))
     for _ in range(4):
         scheduler.check(10)
         scheduler.enter(Asking())
@@ -28,14 +36,14 @@ def test_a_burst_that_will_get_rows_at_once_is_not_refused() -> None:
 
 
 def test_rows_that_a_request_at_the_door_will_take_are_not_free() -> None:
-    scheduler = Scheduler(Limits(rows=4, waiting_requests=0))
+    scheduler = scheduler_of(Limits(rows=4, waiting_requests=0))
     scheduler.enter(Asking(unadmitted=4))
     with pytest.raises(Overloaded):
         scheduler.check(10)
 
 
 def test_symbols_that_wait_are_bounded() -> None:
-    scheduler = Scheduler(Limits(rows=1, waiting_requests=9, waiting_symbols=100))
+    scheduler = scheduler_of(Limits(rows=1, waiting_requests=9, waiting_symbols=100))
     scheduler.running = 1
     scheduler.check(90)
     scheduler.enter(Asking(symbols=90))
@@ -46,7 +54,7 @@ def test_symbols_that_wait_are_bounded() -> None:
 
 
 def test_when_to_come_back_follows_from_what_waits_and_the_rate() -> None:
-    scheduler = Scheduler(Limits(rows=1))
+    scheduler = scheduler_of(Limits(rows=1))
     scheduler.turn(["a"])
     scheduler.used("a", seconds=1.0, symbols=100)
     scheduler.enter(Asking(symbols=1000))
@@ -54,7 +62,7 @@ def test_when_to_come_back_follows_from_what_waits_and_the_rate() -> None:
 
 
 def test_requests_take_turns_and_one_that_is_not_ready_is_passed_over() -> None:
-    scheduler = Scheduler(Limits(rows=9))
+    scheduler = scheduler_of(Limits(rows=9))
     slow, first, second = Asking(ready=False), Asking(), Asking()
     for each in (slow, first, second):
         scheduler.enter(each)

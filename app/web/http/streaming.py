@@ -16,7 +16,7 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from ...engine.sequence import Piece
+from ...engine.piece import Piece
 from ...engine.stream import AsyncStream
 
 T = TypeVar("T")

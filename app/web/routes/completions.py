@@ -21,7 +21,8 @@ from ...bounds import EXACT
 from ...charlm.sampling import Sampling
 from ...charlm.vocabulary import UNKNOWN, Vocabulary
 from ...engine import sequence as engine
-from ...engine.sequence import Piece, StopRule
+from ...engine.piece import Piece
+from ...engine.sequence import StopRule
 from ...engine.stream import AsyncStream
 from ...errors import CharloomError, InvalidInput
 from ..dependencies import ModelHold, ServedBy

@@ -71,7 +71,7 @@ async def import_model(
     checked_name(name)
     with await _received(request, served) as stream:
         version = await asyncio.to_thread(_publish, served, name, stream)
-    served.resident.forget_names()
+    served.loader.forget_names()
     headers = {"location": f"/v1/models/{version.id}"}
     return JSONResponse(model_object(version), 201, headers)
 
@@ -114,7 +114,7 @@ async def put_alias(
 ) -> Response:
     """Make ``name@alias`` mean this version, whatever it meant before."""
     await asyncio.to_thread(served.registry.set_alias, name, alias, body.version)
-    served.resident.forget_names()
+    served.loader.forget_names()
     return JSONResponse(alias_object(name, alias, body.version))
 
 
@@ -126,7 +126,7 @@ async def delete_alias(served: ServedBy, name: str, alias: str) -> Response:
     checked_alias(alias)
     found = await asyncio.to_thread(served.registry.versions, name)
     await asyncio.to_thread(served.registry.delete_alias, name, alias)
-    served.resident.forget_names()
+    served.loader.forget_names()
     return JSONResponse(alias_object(name, alias, found[0].aliases[alias], deleted=True))
 
 
@@ -149,7 +149,7 @@ async def delete_model(served: ServedBy, model: str) -> Response:
     else:
         version = await asyncio.to_thread(served.registry.resolve, model)
         await asyncio.to_thread(served.registry.delete_version, name, version.version)
-    served.resident.forget_names()
+    served.loader.forget_names()
     return JSONResponse(deleted_object("model", model))
 
 
