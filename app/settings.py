@@ -62,6 +62,12 @@ class Settings(BaseSettings):
     )
     state_cache_mb: int = Field(256, ge=0, description="Memory for cached prefix states, MiB.")
     model_memory_mb: int = Field(2048, ge=1, description="Memory for loaded models, MiB.")
+    answer_memory_mb: int = Field(
+        256, ge=1, description="Memory for answers that are being made or read, MiB."
+    )
+    spool_mb: int = Field(
+        1024, ge=0, description="Disk for answers to NDJSON that are not read yet, MiB."
+    )
     max_body_mb: int = Field(1024, ge=1, description="Largest upload, MiB.")
     executor: Literal["local"] = Field(
         "local", description="What starts training processes; local: this machine."

@@ -5,7 +5,8 @@ Takes a text and the network's scores of its symbols. Knows no engine and no HTT
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import chain
 from typing import Any, Final, Literal
 
 from pydantic import BaseModel, Field
@@ -88,6 +89,11 @@ class ScoreRenderer:
         self, index: int, text: str, score: Score, tops: Sequence[Top] | None = None
     ) -> dict[str, Any]:
         """The score of one text; ``tops`` are the alternatives of each symbol."""
+        characters = list(self.characters(text, score, tops)) if self._details else None
+        return {**self.summary(index, text, score), "per_character": characters}
+
+    def summary(self, index: int, text: str, score: Score) -> dict[str, Any]:
+        """The score of one text as a whole."""
         bits = score.bits_per_character
         calibration = self._calibration if score.symbols else None
         return {
@@ -99,7 +105,6 @@ class ScoreRenderer:
             "perplexity": score.perplexity,
             "percentile": None if calibration is None else calibration.percentile(bits),
             "unknown_characters": self._vocabulary.unknown_characters(text),
-            "per_character": self._characters(text, score, tops) if self._details else None,
         }
 
     def rank_object(self, index: int, candidate: str, logprobs: Sequence[float]) -> dict[str, Any]:
@@ -113,20 +118,19 @@ class ScoreRenderer:
             "unknown_characters": self._vocabulary.unknown_characters(candidate),
         }
 
-    def _characters(
+    def characters(
         self, text: str, score: Score, tops: Sequence[Top] | None
-    ) -> list[dict[str, Any]]:
-        shown: list[str | None] = [*text, None]  # the closing boundary is not a character
-        ranks = score.ranks.tolist()
-        return [
-            {
-                "character": shown[place],
-                "logprob": max(logprob, LEAST_LOGPROB),
-                "rank": ranks[place],
+    ) -> Iterator[dict[str, Any]]:
+        """The score of each character, one after the other."""
+        shown = chain(text, (None,))  # the closing boundary is not a character
+        both = zip(score.logprobs, score.ranks, shown, strict=False)
+        for place, (logprob, rank, character) in enumerate(both):
+            yield {
+                "character": character,
+                "logprob": max(float(logprob), LEAST_LOGPROB),
+                "rank": int(rank),
                 "top": [self._alternative(*each) for each in tops[place]] if tops else [],
             }
-            for place, logprob in enumerate(score.logprobs.tolist())
-        ]
 
     def _alternative(self, symbol: int, logprob: float) -> dict[str, Any]:
         named = None if symbol == BOUNDARY else self._vocabulary.symbol(symbol)

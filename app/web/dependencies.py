@@ -22,6 +22,8 @@ from ..engine.resident import Hold, compile_ahead
 from ..errors import CharloomError, InvalidArtifact, Overloaded, StorageFailed
 from ..settings import Settings
 from ..wiring.full import FullInstallation
+from .http.answers import AnswerRoom
+from .http.room import Room
 
 DRAIN_SECONDS: Final = 20.0
 _DESCRIBED: Final = 2
@@ -42,6 +44,9 @@ class Backend:
         self.loader = Loader(installation.resident)
         self.datasets = installation.datasets
         self.jobs = installation.jobs
+        self.answers = AnswerRoom(self.settings.answer_memory_mb << 20)
+        self.spools = Room(self.settings.spool_mb << 20)
+        """Bytes on disk for answers that their readers have not read yet."""
         self.describing = asyncio.Semaphore(_DESCRIBED)
         """Limits how many uploads are described at a time."""
         self._draining: asyncio.Task[None] | None = None

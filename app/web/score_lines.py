@@ -1,120 +1,187 @@
 """NDJSON scored line by line, in order and in constant memory, however long the body is.
 
-Takes a request and reads its body; gives the lines of the answer.
+Takes a request and reads its body; gives the lines of the answer. A model is held while lines
+are being scored, not while a client thinks; every line is scored by the same version.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-from functools import partial
-from typing import Final
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
+from contextlib import ExitStack, aclosing, suppress
+from dataclasses import dataclass
+from typing import Any, Final
 
 from fastapi import Request
 from pydantic import ValidationError
 
-from ..engine.piece import Piece
 from ..errors import CharloomError, InvalidInput, Overloaded, TooLarge
 from ..validation import invalid
-from .http.answers import AT_ONCE, check_numbers, json_pieces
+from .dependencies import Backend
+from .http.answers import AT_ONCE, in_thread, json_pieces
 from .http.bodies import parse_json
 from .http.problems import error_object, request_id
+from .http.spool import Spool
 from .schemas import MOST_CHARACTERS, LineOfScores
-from .scoring import Scoring
+from .scoring import Scoring, numbers_of
 
 _LINES_AT_ONCE: Final = 256
 _CHARACTERS_AT_ONCE: Final = 65_536
 _MOST_LINE_BYTES: Final = 4 << 20
+_PASSING: Final = (Overloaded.code, "model_memory_full")
 
 
-async def answers(scoring: Scoring, request: Request) -> AsyncGenerator[bytes, None]:
-    """One answer per line, in order; an invalid line gets an error in its place."""
-    index, name = 0, request_id(request.scope)
-    async for batch in _batches(_lines(request.stream()), scoring):
-        texts = [each for each in batch if isinstance(each, str)]
-        found: Sequence[Piece] | CharloomError = ()
+@dataclass(frozen=True)
+class LinesAsked:
+    """What a client wants to know of every line, and of which model version."""
+
+    version: str
+    details: bool
+    top: int
+
+
+async def answers(
+    served: Backend, asked: LinesAsked, request: Request
+) -> AsyncGenerator[bytes, None]:
+    """One answer per line, in order; an invalid line gets an error in its place.
+
+    Reading goes on while the client does not take the answers, which wait in a spool.
+    """
+    spool = Spool(served.spools, served.datasets.scratch_folder)
+    writing = asyncio.ensure_future(_write(served, asked, request, spool))
+    try:
+        async for piece in spool.pieces():
+            yield piece
+        await writing  # raises ClientDisconnect
+    finally:
+        writing.cancel()
+        await asyncio.gather(writing, return_exceptions=True)
+        spool.close()
+
+
+async def _write(served: Backend, asked: LinesAsked, request: Request, spool: Spool) -> None:
+    """Score the body into the spool; what ends it early is its last line."""
+    index, name, last = 0, request_id(request.scope), b""
+    try:
+        async for batch in _batches(_lines(request.stream()), served, asked):
+            async with aclosing(_answered(served, asked, batch, index, name)) as pieces:
+                async for piece in pieces:
+                    await spool.put(piece)
+            index += len(batch)
+    except CharloomError as error:
+        last = f"{_error_line(index, error, name)}\n".encode()
+        with suppress(CharloomError):  # many clients read only when they have sent everything
+            async for _ in request.stream():
+                pass
+    finally:
+        spool.end(last)
+
+
+async def _answered(
+    served: Backend, asked: LinesAsked, batch: Sequence[str | CharloomError], first: int, name: str
+) -> AsyncGenerator[bytes, None]:
+    """The lines of one batch, in pieces."""
+    texts = [each for each in batch if isinstance(each, str)]
+    numbers = sum(numbers_of(text, asked.top) for text in texts)
+    with ExitStack() as stack:
+        items: Iterator[dict[str, Any]] = iter(())
         try:
             if texts:
-                found = await _patiently(scoring, texts)
+                items = await _patiently(served, asked, texts, numbers, stack)
         except CharloomError as error:
-            found = error
-        lines = partial(_answer, scoring, batch, found, index, name)
-        large = sum(map(scoring.numbers, texts)) > AT_ONCE
-        yield await asyncio.to_thread(lines) if large else lines()
-        index += len(batch)
-
-
-def _answer(
-    scoring: Scoring,
-    batch: Sequence[str | CharloomError],
-    found: Sequence[Piece] | CharloomError,
-    first: int,
-    name: str,
-) -> bytes:
-    """The lines of one batch."""
-    scored = iter(() if isinstance(found, CharloomError) else found)
-    lines = []
-    for index, each in enumerate(batch, first):
-        wrong = each if isinstance(each, CharloomError) else found
-        if isinstance(wrong, CharloomError):
-            lines.append(json.dumps({"index": index, "error": error_object(wrong, name)}))
+            batch = [each if isinstance(each, CharloomError) else error for each in batch]
+        lines = _rendered(batch, items, first, name)
+        if numbers > AT_ONCE:
+            async for piece in in_thread(lines):
+                yield piece
         else:
-            assert isinstance(each, str)
-            lines += json_pieces(scoring.item(index, each, next(scored)))
-        lines.append("\n")
-    return "".join(lines).encode()
+            yield "".join(lines).encode()
 
 
-async def _patiently(scoring: Scoring, texts: Sequence[str]) -> list[Piece]:
-    """Score; while the server is full, retry up to the timeout instead of failing."""
+def _rendered(
+    batch: Sequence[str | CharloomError], items: Iterator[dict[str, Any]], first: int, name: str
+) -> Iterator[str]:
+    for index, each in enumerate(batch, first):
+        if isinstance(each, CharloomError):
+            yield _error_line(index, each, name)
+        else:
+            yield from json_pieces({**next(items), "index": index})
+        yield "\n"
+
+
+def _error_line(index: int, error: CharloomError, name: str) -> str:
+    return json.dumps({"index": index, "error": error_object(error, name)})
+
+
+async def _patiently(
+    served: Backend, asked: LinesAsked, texts: Sequence[str], numbers: int, stack: ExitStack
+) -> Iterator[dict[str, Any]]:
+    """Score; while the server is full, retry up to the time limit instead of failing.
+
+    The model is held only meanwhile. ``stack`` gets the memory that the scores take.
+    """
     loop = asyncio.get_running_loop()
-    until = loop.time() + scoring.timeout_seconds
+    until = loop.time() + served.settings.request_seconds
     while True:
         try:
-            return await scoring.submit(texts).collect()
+            stack.enter_context(served.answers.reserve(numbers, "input"))
+            with await served.hold(asked.version) as held:
+                scoring = Scoring(served, held, asked.details, asked.top)
+                return scoring.items(texts, await scoring.submit(texts).collect())
         except Overloaded as error:
-            if error.code != Overloaded.code or loop.time() > until:
+            stack.close()
+            if error.code not in _PASSING or loop.time() > until:
                 raise
             await asyncio.sleep(error.retry_after_seconds)
 
 
-async def _lines(body: AsyncIterator[bytes]) -> AsyncGenerator[bytes | TooLarge, None]:
-    """The lines that are not blank; a line that is too long becomes an error."""
-    rest, dropping = b"", False
+async def _lines(body: AsyncIterator[bytes]) -> AsyncGenerator[list[bytes | TooLarge], None]:
+    """The lines that end in each piece of the body and are not blank; one that is too long
+    becomes an error.
+    """
+    rest, dropping = bytearray(), False
     async for piece in body:
-        *whole, rest = (rest + piece).split(b"\n")
-        for line in whole:
+        *ended, begun = piece.split(b"\n")
+        lines: list[bytes | TooLarge] = []
+        for end in ended:
+            line = bytes(rest + end)
             if dropping or len(line) > _MOST_LINE_BYTES:
-                yield _too_long()
+                lines.append(_too_long())
             elif line.strip():
-                yield line
+                lines.append(line)
+            rest.clear()
             dropping = False
+        rest += begun  # in place: a line may come in very many pieces
         if len(rest) > _MOST_LINE_BYTES:
-            rest, dropping = b"", True
+            rest.clear()
+            dropping = True
+        yield lines
     if dropping:
-        yield _too_long()
+        yield [_too_long()]
     elif rest.strip():
-        yield rest
+        yield [bytes(rest)]
 
 
 async def _batches(
-    lines: AsyncIterator[bytes | TooLarge], scoring: Scoring
+    pieces: AsyncIterator[list[bytes | TooLarge]], served: Backend, asked: LinesAsked
 ) -> AsyncGenerator[list[str | CharloomError], None]:
-    batch: list[str | CharloomError] = []
-    characters = 0
-    async for line in lines:
-        text = _text(line, scoring)
-        characters += len(text) if isinstance(text, str) else 0
-        batch.append(text)
-        if len(batch) == _LINES_AT_ONCE or characters >= _CHARACTERS_AT_ONCE:
+    """Lines to score together: no line waits for more of the body."""
+    async for lines in pieces:
+        batch: list[str | CharloomError] = []
+        characters = 0
+        for line in lines:
+            text = _text(line, served, asked)
+            characters += len(text) if isinstance(text, str) else 0
+            batch.append(text)
+            if len(batch) == _LINES_AT_ONCE or characters >= _CHARACTERS_AT_ONCE:
+                yield batch
+                batch, characters = [], 0
+        if batch:
             yield batch
-            batch, characters = [], 0
-    if batch:
-        yield batch
 
 
-def _text(line: bytes | TooLarge, scoring: Scoring) -> str | CharloomError:
+def _text(line: bytes | TooLarge, served: Backend, asked: LinesAsked) -> str | CharloomError:
     """The text of a line: a JSON string or ``{"input": …}``."""
     if isinstance(line, TooLarge):
         return line
@@ -123,7 +190,7 @@ def _text(line: bytes | TooLarge, scoring: Scoring) -> str | CharloomError:
         text = LineOfScores.model_validate(
             {"input": given} if isinstance(given, str) else given
         ).input
-        check_numbers(scoring.numbers(text), "input")
+        served.answers.check(numbers_of(text, asked.top), "input")
         return text
     except ValidationError as error:
         return invalid(error)

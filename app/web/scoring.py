@@ -5,17 +5,18 @@ Takes texts, gives the engine's stream and the objects of the answer.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
 from ..charlm.scoring import Score
 from ..engine import sequence as engine
-from ..engine.piece import Piece
+from ..engine.piece import PIECE_NUMBERS, Piece
 from ..engine.stream import AsyncStream
 from ..rendering.scores import ScoreRenderer
 from .dependencies import Backend, ModelHold
+from .http.answers import Many
 
 
 class Scoring:
@@ -43,15 +44,22 @@ class Scoring:
         return self._served.engine.submit(request, self._held.network)
 
     def numbers(self, text: str) -> int:
-        """The most logprobs that the answer holds for a text."""
-        return (len(text) + 1) * (1 + self._top) if self._details else 1
+        """The numbers that are kept for a text."""
+        return numbers_of(text, self._top)
 
-    def items(self, texts: Sequence[str], pieces: Sequence[Piece]) -> list[dict[str, Any]]:
+    def items(self, texts: Sequence[str], pieces: Sequence[Piece]) -> Iterator[dict[str, Any]]:
         """The answer's object for each text."""
         both = zip(texts, pieces, strict=True)
-        return [self.item(index, text, piece) for index, (text, piece) in enumerate(both)]
+        return (self.item(index, text, piece) for index, (text, piece) in enumerate(both))
 
     def item(self, index: int, text: str, piece: Piece) -> dict[str, Any]:
-        """The answer's object for one text."""
-        score = Score(np.array(piece.read_logprobs), np.array(piece.read_ranks))
-        return self.renderer.score_object(index, text, score, piece.read_tops or None)
+        """The answer's object for one text; its characters are made while it is written."""
+        score = Score(np.frombuffer(piece.read_logprobs), np.frombuffer(piece.read_ranks, "i4"))
+        characters = self.renderer.characters(text, score, piece.read_tops or None)
+        shown = Many(characters) if self._details else None
+        return {**self.renderer.summary(index, text, score), "per_character": shown}
+
+
+def numbers_of(text: str, top: int) -> int:
+    """The numbers that are kept for a text: its symbols, and ``top`` alternatives of each."""
+    return (len(text) + 1) * (1 + top) + PIECE_NUMBERS

@@ -9,16 +9,19 @@ Symbols that are not text (boundary, unknown) appear by name, in the arrays only
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import accumulate, chain
 from typing import Any
 
 import numpy as np
 
 from ..charlm.vocabulary import BOUNDARY, RESERVED, Ids, Vocabulary
-from ..engine.piece import Piece
-from ..rendering.scores import LEAST_LOGPROB, Top
+from ..engine.piece import Piece, Top
+from ..rendering.scores import LEAST_LOGPROB
+
+Collect = Callable[[Iterator[Any]], Any]
+"""Makes an array of an answer from its entries: ``list``, or something lazy."""
 
 
 @dataclass(frozen=True)
@@ -63,79 +66,92 @@ class Transcript:
         self._offset = 0
         self._read = 0
         self.drawn = 0
-        self.logprob = 0.0
 
-    @property
-    def mean_logprob(self) -> float:
-        """Per character; −inf if nothing was drawn, which ranks last."""
-        return self.logprob / self.drawn if self.drawn else -math.inf
+    def add(self, piece: Piece, collect: Collect = list) -> dict[str, Any]:
+        """What a piece adds: ``text``, ``logprobs``, ``finish_reason``.
 
-    def add(self, piece: Piece) -> dict[str, Any]:
-        """What a piece adds: ``text``, ``logprobs``, ``finish_reason``."""
-        arrays = _Arrays(self._vocabulary) if self._with_arrays else None
-        text = self._echo(piece, arrays) if self._to_echo else ""
-        self._offset += len(text)
+        ``collect`` makes each of the four arrays; entries may be taken later.
+        """
+        start = self._read
+        # With arrays, the prompt is echoed as far as it is scored; else at once.
+        count = len(piece.read_logprobs) if self._with_arrays else len(self._prompt.ids)
+        if not self._to_echo:
+            count = 0
+        arrays = _Arrays(self._vocabulary, self._prompt, piece, start, count, self._offset,
+                         begins=self._to_echo and start == 0)  # fmt: skip
+        text = "".join(self._prompt.parts[start : start + count])
         text += self._vocabulary.decode(piece.ids)
-        if arrays is not None:
-            tops = piece.tops or [[]] * len(piece.ids)
-            for symbol, logprob, top in zip(piece.ids, piece.logprobs, tops, strict=True):
-                arrays.append(symbol, logprob, top, self._offset)
-                self._offset += symbol >= RESERVED
+        self._offset += len(text)
+        self._read += count
+        self._to_echo = self._to_echo and self._read < len(self._prompt.ids)
         self.drawn += len(piece.ids)
-        self.logprob += sum(piece.logprobs)
         return {
             "text": text,
-            "logprobs": None if arrays is None else arrays.fields,
+            "logprobs": arrays.fields(collect) if self._with_arrays else None,
             "finish_reason": None if piece.finish is None else piece.finish.value,
         }
 
-    def _echo(self, piece: Piece, arrays: _Arrays | None) -> str:
-        """The part of the prompt that can be echoed now; with arrays, as far as it is scored.
 
-        The first entry is null: in the protocol, nothing comes before it.
-        """
-        prompt = self._prompt
-        if arrays is None:
-            self._to_echo = False
-            return "".join(prompt.parts)
-        start, count = self._read, len(piece.read_logprobs)
-        if start == 0 and prompt.led:
-            arrays.append_first(BOUNDARY)
-        tops = piece.read_tops or [[]] * count
-        offset = self._offset
-        for place, (logprob, top) in enumerate(zip(piece.read_logprobs, tops, strict=True), start):
-            symbol = int(prompt.ids[place])
-            if place == 0 and not prompt.led:
-                arrays.append_first(symbol)
-            else:
-                arrays.append(symbol, logprob, top, offset)
-            offset += len(prompt.parts[place])
-        self._read += count
-        self._to_echo = self._read < len(prompt.ids)
-        return "".join(prompt.parts[start : start + count])
-
-
+@dataclass(frozen=True)
 class _Arrays:
-    """``tokens``, ``token_logprobs``, ``top_logprobs`` and ``text_offset``, side by side."""
+    """``tokens``, ``token_logprobs``, ``top_logprobs`` and ``text_offset`` of one piece.
 
-    def __init__(self, vocabulary: Vocabulary) -> None:
-        self._vocabulary = vocabulary
-        self.fields: dict[str, list[Any]] = {
-            "tokens": [],
-            "token_logprobs": [],
-            "top_logprobs": [],
-            "text_offset": [],
+    ``start`` and ``count`` say which symbols of the prompt it echoes, ``offset`` where its
+    text begins; ``begins`` is true if the echo begins here. The first entry of an echo is
+    null: in the protocol, nothing comes before it.
+    """
+
+    vocabulary: Vocabulary
+    prompt: Prompt
+    piece: Piece
+    start: int
+    count: int
+    offset: int
+    begins: bool
+
+    def fields(self, collect: Collect) -> dict[str, Any]:
+        return {
+            "tokens": collect(map(self.vocabulary.symbol, self._symbols())),
+            "token_logprobs": collect(self._logprobs()),
+            "top_logprobs": collect(self._tops()),
+            "text_offset": collect(self._offsets()),
         }
 
-    def append_first(self, symbol: int) -> None:
-        self._add(self._vocabulary.symbol(symbol), None, None, 0)
+    @property
+    def _lead(self) -> list[int]:
+        return [BOUNDARY] if self.begins and self.prompt.led else []
 
-    def append(self, symbol: int, logprob: float, top: Top, offset: int) -> None:
+    def _symbols(self) -> Iterator[int]:
+        echoed = self.prompt.ids[self.start : self.start + self.count].tolist()
+        return chain(self._lead, echoed, self.piece.ids)
+
+    def _logprobs(self) -> Iterator[float | None]:
+        echoed = self.piece.read_logprobs[: self.count]
+        if self.begins and (self._lead or self.count):
+            yield None
+            echoed = echoed if self._lead else echoed[1:]
+        for logprob in chain(echoed, self.piece.logprobs):
+            yield max(logprob, LEAST_LOGPROB)
+
+    def _tops(self) -> Iterator[dict[str, float] | None]:
         """The symbol itself is always among its alternatives, with the same logprob."""
-        token, logprob = self._vocabulary.symbol(symbol), max(logprob, LEAST_LOGPROB)
-        named = {self._vocabulary.symbol(each): max(value, LEAST_LOGPROB) for each, value in top}
-        self._add(token, logprob, named | {token: logprob}, offset)
+        lead: list[Top] = [() for _ in self._lead]
+        tops = chain(
+            lead,
+            self.piece.read_tops[: self.count].padded(self.count),
+            self.piece.tops.padded(len(self.piece.ids)),
+        )
+        for symbol, logprob, top in zip(self._symbols(), self._logprobs(), tops, strict=True):
+            if logprob is None:
+                yield None
+                continue
+            named = {self.vocabulary.symbol(each): max(value, LEAST_LOGPROB) for each, value in top}
+            yield named | {self.vocabulary.symbol(symbol): logprob}
 
-    def _add(self, *entry: Any) -> None:
-        for array, value in zip(self.fields.values(), entry, strict=True):
-            array.append(value)
+    def _offsets(self) -> Iterator[int]:
+        echoed = (len(self.prompt.parts[self.start + place]) for place in range(self.count))
+        lengths = chain((0 for _ in self._lead), echoed, (i >= RESERVED for i in self.piece.ids))
+        # One more than there are entries: where the next piece begins.
+        places = accumulate(lengths, initial=self.offset)
+        for place, _ in zip(places, self._symbols(), strict=False):
+            yield int(place)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -15,6 +16,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from prometheus_client import generate_latest
 
 from app.charlm.cells import Cell
 from app.charlm.decoder import Decoder
@@ -28,7 +30,7 @@ from app.engine.engine import Engine
 from app.engine.piece import FinishReason, Piece, floats, ints
 from app.engine.scheduler import Limits
 from app.engine.sequence import Request, StopRule
-from app.engine.stream import Abandoned, AsyncStream, BlockingStream, Bridge
+from app.engine.stream import MOST_UNREAD, Abandoned, AsyncStream, BlockingStream, Bridge
 from app.errors import InvalidInput, Overloaded, TooLarge
 from tests.charlm.reference import generate
 
@@ -548,3 +550,139 @@ def test_an_error_that_comes_with_the_last_pieces_is_still_told_on_a_loop() -> N
                 await asyncio.wait_for(anext(pieces), 5)
 
     asyncio.run(read())
+
+
+def test_a_request_pauses_while_its_reader_is_behind_and_changes_nothing_else() -> None:
+    engine, behind, other = Engine(Limits(rows=4)), Reader(full=True), Reader()
+    request = Request((ids(2, 3),), max_symbols=300, boundary=False, choices=2)
+    engine.submit_to(behind, request, NETWORKS[0])
+    engine.submit_to(other, request, NETWORKS[0])
+    while other.whole.get(1, Piece(1)).finish is None or other.whole[0].finish is None:
+        assert engine.tick()
+    assert not behind.whole, "it made pieces that nobody reads"
+    behind.full = False
+    while engine.tick():
+        pass
+    for index in (0, 1):
+        same(behind.whole[index], other.whole[index])
+
+
+def test_a_paused_request_is_ended_when_others_wait_for_its_rows() -> None:
+    now = [0.0]
+    engine = Engine(Limits(rows=1), clock=lambda: now[0])
+    behind, other = Reader(full=True), Reader()
+    request = Request((ids(2, 3),), max_symbols=5, boundary=False)
+    engine.submit_to(behind, request, NETWORKS[0])
+    for _ in range(100):  # alone it may pause for as long as it likes
+        now[0] += 1.0
+        assert engine.tick()
+    engine.submit_to(other, request, NETWORKS[0])
+    while engine.tick():
+        now[0] += 1.0
+    assert isinstance(behind.error, Overloaded)
+    assert behind.error.code == "reader_too_slow"
+    assert other.whole[0].finish is FinishReason.LENGTH
+
+
+def test_what_waits_for_a_reader_is_bounded_and_the_engine_sleeps_meanwhile() -> None:
+    async def run() -> None:
+        engine = Engine(Limits(rows=8))
+        engine.start()
+        request = Request((ids(2),), max_symbols=100_000, boundary=False, choices=4, top=5)
+        stream = engine.submit(request, NETWORKS[1])
+        while not stream.full:
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.3)
+        kept = stream._pending._numbers
+        assert kept < 3 * MOST_UNREAD  # one tick may pass the mark
+        busy = time.process_time()
+        await asyncio.sleep(0.5)
+        assert time.process_time() - busy < 0.25
+        assert stream._pending._numbers == kept
+        drawn = 0
+        async with contextlib.aclosing(stream.pieces()) as news:
+            async for pieces in news:
+                drawn += sum(len(piece.ids) for piece in pieces)
+                if drawn > 20_000:
+                    break
+        assert drawn > 20_000, "it did not go on when the reader did"
+        await asyncio.to_thread(engine.close)
+
+    asyncio.run(run())
+
+
+def test_who_collects_everything_is_never_behind() -> None:
+    async def run() -> int:
+        engine = Engine(Limits(rows=8))
+        engine.start()
+        request = Request((ids(2),), max_symbols=MOST_UNREAD, boundary=False, choices=2)
+        pieces = await engine.submit(request, NETWORKS[1]).collect()
+        await asyncio.to_thread(engine.close)
+        return sum(len(piece.ids) for piece in pieces)
+
+    assert asyncio.run(run()) == 2 * MOST_UNREAD
+
+
+def test_callers_and_ticks_share_nothing_without_its_lock() -> None:
+    """Many threads at once, switched after every few instructions."""
+    engine = Engine(Limits(rows=3, waiting_requests=6), cache_bytes=1 << 20)
+    engine.start()
+    failures: list[BaseException] = []
+    until = time.monotonic() + 3.0
+
+    def guarded(work: Callable[[int], None]) -> Callable[[], None]:
+        def run() -> None:
+            count = 0
+            try:
+                while time.monotonic() < until:
+                    count += 1
+                    work(count)
+            except BaseException as error:  # noqa: BLE001 (raised below, in the test)
+                failures.append(error)
+
+        return run
+
+    def ask(count: int) -> None:
+        network = NETWORKS[count % 3]
+        request = Request((ids(2, 3, 4),), max_symbols=5, choices=1 + count % 3)
+        with contextlib.suppress(Overloaded, TooLarge):
+            engine.check(10)
+            stream = engine.submit_blocking(request, network)
+            if count % 4 == 0:
+                stream.cancel()
+            with contextlib.suppress(Abandoned):
+                stream.collect()
+
+    def look(count: int) -> None:
+        generate_latest(engine.metrics.registry)
+        assert engine.running <= 3
+        assert engine.waiting >= 0
+
+    def forget(count: int) -> None:
+        engine.forget(NETWORKS[count % 3].key)
+        time.sleep(0.001)
+
+    def on_a_loop(count: int) -> None:
+        """A new loop each time: bridges come and go."""
+
+        async def one() -> None:
+            with contextlib.suppress(Overloaded):
+                await engine.submit(Request((ids(5),), max_symbols=3), NETWORKS[0]).collect()
+
+        asyncio.run(one())
+
+    work = [ask, ask, ask, look, forget, on_a_loop, on_a_loop]
+    threads = [threading.Thread(target=guarded(each)) for each in work]
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(60)
+    finally:
+        sys.setswitchinterval(before)
+    assert not any(thread.is_alive() for thread in threads)
+    engine.close()
+    assert not failures, failures
+    assert (engine.running, engine.waiting, engine.busy) == (0, 0, False)

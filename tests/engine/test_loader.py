@@ -39,7 +39,7 @@ def in_a_thread(work: Coroutine[Any, Any, None], seconds: float = 60.0) -> None:
     def run() -> None:
         try:
             asyncio.run(work)
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 (raised below, in the test)
             failures.append(error)
 
     thread = threading.Thread(target=run, daemon=True)

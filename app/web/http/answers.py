@@ -1,45 +1,124 @@
-"""JSON answers of any size: bounded, and built while other requests are served.
+"""JSON answers of any size: bounded, and made while other requests are served.
 
-Takes a function that builds the answer; knows no route.
+An answer's size is counted in numbers before anything is made: each symbol is one, and each
+alternative is one more. ``AnswerRoom`` bounds one answer and all answers that are being made
+or read. A small answer is made at once; a large one is made while it is sent, in a thread,
+so that the client's own pace bounds what waits for it.
+
+Knows no route.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Final
 
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
-from ...errors import TooLarge
+from ...engine.piece import NUMBER_BYTES
+from ...errors import Overloaded, TooLarge
+from .room import Reservation, Room
+from .streaming import Live
 
 MOST_NUMBERS: Final = 2_500_000
-"""Logprobs in one answer, alternatives included: about 100 MB of JSON."""
+"""Symbols and alternatives of one answer: 30 MB in memory, about 100 MB of JSON."""
 
 AT_ONCE: Final = 20_000
 """Up to this many are encoded on the event loop, in a few milliseconds; more, in a thread."""
 
+_JSON_NUMBERS: Final = 5
+"""What a number of a small answer takes in all, in numbers: itself, its object, its JSON."""
+
 _CHUNK: Final = 500
+_PIECE_BYTES: Final = 64 << 10
+_RETRY_SECONDS: Final = 1.0
 
 
-def check_numbers(numbers: int, param: str) -> None:
-    """Raises TooLarge if an answer may not hold this many logprobs."""
-    if numbers > MOST_NUMBERS:
-        raise TooLarge(
-            f"The answer could hold {numbers:,} logprobs; the limit is {MOST_NUMBERS:,}. Ask "
-            "for fewer alternatives or less text in one request.",
-            param=param,
-            code="answer_too_large",
-        )
+@dataclass(frozen=True)
+class Many:
+    """A list of an answer that is made while it is written, ``at_once`` entries at a time."""
+
+    items: Iterable[Any]
+    at_once: int = _CHUNK
 
 
-async def json_answer(build: Callable[[], dict[str, Any]], numbers: int) -> Response:
-    """The answer that ``build`` returns; with many ``numbers`` it is built in a thread."""
-    if numbers <= AT_ONCE:
-        return JSONResponse(build())
-    body = await asyncio.to_thread(lambda: "".join(json_pieces(build())).encode())
-    return Response(body, media_type="application/json")
+class AnswerRoom:
+    """Memory for the answers of a server."""
+
+    def __init__(self, limit_bytes: int) -> None:
+        self._room = Room(limit_bytes // NUMBER_BYTES)
+
+    def check(self, numbers: int, param: str) -> None:
+        """Raises TooLarge if no answer may hold so many numbers."""
+        most = min(MOST_NUMBERS, self._room.limit)
+        if numbers > most:
+            raise TooLarge(
+                f"The answer could hold {numbers:,} characters and logprobs; the limit is "
+                f"{most:,}. Ask for less in one request.",
+                param=param,
+                code="answer_too_large",
+            )
+
+    def reserve(self, numbers: int, param: str) -> Reservation:
+        """Memory for one answer, until it is sent. Raises TooLarge, Overloaded."""
+        self.check(numbers, param)
+        needed = numbers * _JSON_NUMBERS if numbers <= AT_ONCE else numbers
+        reservation = self._room.reserve(min(needed, self._room.limit))
+        if reservation is None:
+            raise Overloaded(
+                "All memory for answers is in use by other requests; try again later.",
+                retry_after_seconds=_RETRY_SECONDS,
+            )
+        return reservation
+
+
+def json_answer(
+    build: Callable[[], dict[str, Any]], numbers: int, reservation: Reservation
+) -> Response:
+    """The answer that ``build`` returns, of about ``numbers`` numbers.
+
+    The reservation is released when the answer is sent.
+    """
+    if numbers > AT_ONCE:
+        pieces = in_thread(json_pieces(build()))
+    else:
+        body = _encoded(build())
+        if len(body) <= _PIECE_BYTES:
+            reservation.release()
+            return Response(body, media_type="application/json")
+        pieces = _cut(body)
+    return Live(pieces, "application/json", after=reservation.release)
+
+
+def _encoded(value: Any) -> bytes:
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"),
+                      default=lambda many: list(many.items))  # fmt: skip
+    return text.encode()
+
+
+async def in_thread(pieces: Iterator[str]) -> AsyncGenerator[bytes, None]:
+    """The pieces joined to some 64 KiB each, every one of them made in a thread."""
+
+    def gathered() -> bytes:
+        parts, size = [], 0
+        for piece in pieces:
+            parts.append(piece)
+            size += len(piece)
+            if size >= _PIECE_BYTES:
+                break
+        return "".join(parts).encode()
+
+    while piece := await asyncio.to_thread(gathered):
+        yield piece
+
+
+async def _cut(body: bytes) -> AsyncGenerator[bytes, None]:
+    for start in range(0, len(body), _PIECE_BYTES):
+        yield body[start : start + _PIECE_BYTES]
 
 
 def json_pieces(value: Any) -> Iterator[str]:
@@ -49,15 +128,21 @@ def json_pieces(value: Any) -> Iterator[str]:
             yield f"{',' if place else '{'}{json.dumps(key)}:"
             yield from json_pieces(each)
         yield "}"
-    elif isinstance(value, list) and 0 < len(value) <= _CHUNK:
-        for place, each in enumerate(value):
-            yield "," if place else "["
-            yield from json_pieces(each)
-        yield "]"
+    elif isinstance(value, Many):
+        yield from _many(value)
     elif isinstance(value, list) and value:
-        for start in range(0, len(value), _CHUNK):
-            yield "," if start else "["
-            yield json.dumps(value[start : start + _CHUNK], allow_nan=False)[1:-1]
-        yield "]"
+        yield from _many(Many(value, 1 if len(value) <= _CHUNK else _CHUNK))
     else:
         yield json.dumps(value, allow_nan=False)
+
+
+def _many(value: Many) -> Iterator[str]:
+    items, start = iter(value.items), "["
+    while chunk := list(islice(items, value.at_once)):
+        yield start
+        if value.at_once == 1:
+            yield from json_pieces(chunk[0])
+        else:
+            yield json.dumps(chunk, allow_nan=False)[1:-1]
+        start = ","
+    yield "]" if start == "," else "[]"

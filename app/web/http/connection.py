@@ -12,6 +12,7 @@ Knows no route.
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import Any, Final
 
@@ -21,6 +22,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from ...errors import InvalidInput
 from .identifiers import fresh
 from .problems import error_object
+from .stalling import StallGuard
 
 MOST_HEAD_BYTES: Final = 64 << 10
 """For a request line and headers together, and for bytes between pieces of a body."""
@@ -37,8 +39,30 @@ class Connection(HttpToolsProtocol):
         super().__init__(*arguments, **named)
         self._idle_bytes = 0  # since the last head or piece of a body
         self._known_head = False  # whether the parser is fed a head already read
+        self._stall: StallGuard | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._stall = StallGuard(self.loop, transport)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._stall is not None:
+            self._stall.stop()
+        super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        if self._stall is not None:
+            self._stall.start()
+
+    def resume_writing(self) -> None:
+        if self._stall is not None:
+            self._stall.stop()
+        super().resume_writing()
 
     def data_received(self, data: bytes) -> None:
+        if self._stall is not None:
+            self._stall.heard()
         self._unset_keepalive_if_required()
         self._idle_bytes += len(data)
         while data:

@@ -22,15 +22,15 @@ from ...engine.stream import AsyncStream
 T = TypeVar("T")
 
 PING_SECONDS: Final = 15.0
-STALL_SECONDS: Final = 60.0
-"""A client that reads nothing for this long counts as gone, even if still connected."""
-
 PING: Final = b": ping\n\n"
 EVENT_HEADERS: Final = {"cache-control": "no-cache", "x-accel-buffering": "no"}
 
 
 class Live(Response):
     """Sends pieces as they come; closes their generator when the client leaves.
+
+    A piece is asked for when the client has taken those before it, but for the 64 KiB that
+    its connection buffers (see ``stalling`` for a client that takes nothing any more).
 
     With ``watch`` this class listens for the client's disconnect; without, the
     generator reads the request's body itself and must notice. ``after`` is always
@@ -70,11 +70,7 @@ class Live(Response):
             {"type": "http.response.start", "status": 200, "headers": self.raw_headers},
         )
         async for piece in self._pieces:
-            try:
-                async with asyncio.timeout(STALL_SECONDS):
-                    await send({"type": "http.response.body", "body": piece, "more_body": True})
-            except TimeoutError as error:
-                raise ClientDisconnect from error
+            await send({"type": "http.response.body", "body": piece, "more_body": True})
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 

@@ -7,6 +7,7 @@ streams, so that they agree.
 from __future__ import annotations
 
 import json
+import math
 import secrets
 import time
 from collections.abc import AsyncGenerator, Sequence
@@ -21,18 +22,19 @@ from ...bounds import EXACT
 from ...charlm.sampling import Sampling
 from ...charlm.vocabulary import UNKNOWN, Vocabulary
 from ...engine import sequence as engine
-from ...engine.piece import Piece
+from ...engine.piece import PIECE_NUMBERS, Piece
 from ...engine.sequence import StopRule
 from ...engine.stream import AsyncStream
 from ...errors import CharloomError, InvalidInput
 from ..dependencies import ModelHold, ServedBy
-from ..http.answers import check_numbers, json_answer
+from ..http.answers import AT_ONCE, AnswerRoom, Many, json_answer
 from ..http.bodies import documented, json_body
 from ..http.identifiers import fresh
 from ..http.problems import error_object, request_id
+from ..http.room import Reservation
 from ..http.streaming import EVENT_HEADERS, Live, collect, with_pings
 from ..schemas import CompletionAnswer, CompletionRequest
-from ..transcripts import Prompt, Transcript
+from ..transcripts import Collect, Prompt, Transcript
 
 router = APIRouter(tags=["generation"])
 
@@ -54,11 +56,14 @@ async def complete(
     with ExitStack() as stack:
         held = stack.enter_context(await served.hold(body.model))
         completion = _Completion.asked(body, held)
+        reservation = stack.enter_context(completion.reserve(served.answers))
         asked = completion.engine_request(served.settings.request_seconds)
         stream = served.engine.submit(asked, held.network)
         if not body.stream:
             pieces = await collect(request.receive, stream)
-            return await json_answer(lambda: completion.answer(pieces), completion.numbers)
+            return json_answer(
+                lambda: completion.answer(pieces), completion.numbers, reservation.handed_on()
+            )
         events = with_pings(completion.events(stream, request_id(request.scope)))
         stack.callback(stream.cancel)
         end = stack.pop_all().close  # with the stream, even if it never began
@@ -76,7 +81,7 @@ class _Completion:
     boundary: bool
     choices: int
     seed: int
-    numbers: int  # of logprobs that the answer could hold
+    numbers: int  # that a plain answer could hold
 
     @classmethod
     def asked(cls, body: CompletionRequest, held: ModelHold) -> _Completion:
@@ -101,10 +106,22 @@ class _Completion:
             "seed": seed,
             "unknown_characters": unknown,
         }
-        numbers = _logprobs_at_most(body, prompts, choices)
-        check_numbers(numbers, "logprobs")
         boundary = held.card.corpus_format == "lines" and not body.ignore_boundary
+        numbers = _numbers_at_most(body, prompts, choices)
         return cls(body, prompts, held.vocabulary, fields, boundary, choices, seed, numbers)
+
+    def reserve(self, room: AnswerRoom) -> Reservation:
+        """Memory for what the answer could hold, or for what a stream must keep.
+
+        A stream keeps only what its reader has not read (see ``engine/stream.py``), and the
+        echoed prompts of choices that wait for the first. Raises TooLarge, Overloaded.
+        """
+        numbers = self.numbers
+        if self.body.stream:
+            if self.body.logprobs is not None:
+                room.check(numbers, "logprobs")
+            numbers = _kept_by_a_stream(self.body, self.prompts, self.choices)
+        return room.reserve(numbers, "max_tokens" if self.body.logprobs is None else "logprobs")
 
     def engine_request(self, timeout_seconds: float) -> engine.Request:
         """The request to the engine."""
@@ -143,16 +160,22 @@ class _Completion:
 
     def answer(self, pieces: Sequence[Piece]) -> dict[str, Any]:
         """The whole answer; of ``best_of`` choices, the ``n`` with the highest mean logprob."""
-        given = []
+        given: list[Piece] = []
         for first in range(0, len(pieces), self.choices):
-            group = [self._transcribed(piece) for piece in pieces[first : first + self.choices]]
+            group = list(pieces[first : first + self.choices])
             if self.choices > self.body.n:
-                group.sort(key=lambda choice: -choice[0].mean_logprob)
-            given += [fields for _, fields in group[: self.body.n]]
-        choices = [{"index": index, **fields} for index, fields in enumerate(given)]
+                group.sort(key=lambda piece: -mean_logprob(piece))
+            given += group[: self.body.n]
+        large = self.numbers > AT_ONCE
+        collect: Collect = Many if large else list
+        choices = (
+            {"index": index, **self._transcript(piece.index).add(piece, collect)}
+            for index, piece in enumerate(given)
+        )
         drawn = sum(len(piece.ids) for piece in pieces)
         usage = self._usage(drawn, {piece.index: piece.cached for piece in pieces})
-        return {**self.fields, "choices": choices, "usage": usage}
+        made = Many(choices, 1) if large else list(choices)
+        return {**self.fields, "choices": made, "usage": usage}
 
     async def events(self, stream: AsyncStream, request: str) -> AsyncGenerator[bytes, None]:
         """The answer as server-sent events; a failure midway is one more event."""
@@ -176,10 +199,6 @@ class _Completion:
             usage = self._usage(sum(each.drawn for each in transcripts), cached)
             yield _event({**self.fields, "choices": [], "usage": usage})
         yield b"data: [DONE]\n\n"
-
-    def _transcribed(self, piece: Piece) -> tuple[Transcript, dict[str, Any]]:
-        transcript = self._transcript(piece.index)
-        return transcript, transcript.add(piece)
 
     def _transcript(self, index: int) -> Transcript:
         prompt = self.prompts[index // self.choices]
@@ -216,12 +235,22 @@ def prompts_of(prompt: Any, vocabulary: Vocabulary) -> list[Prompt]:
     return prompts
 
 
-def _logprobs_at_most(body: CompletionRequest, prompts: Sequence[Prompt], choices: int) -> int:
-    """The most logprobs that an answer could hold, alternatives included."""
-    if body.logprobs is None:
-        return 0
+def _numbers_at_most(body: CompletionRequest, prompts: Sequence[Prompt], choices: int) -> int:
+    """The most numbers that an answer could hold: symbols, and alternatives of each."""
     echoed = sum(len(prompt.ids) for prompt in prompts) if body.echo else 0
-    return choices * (len(prompts) * body.max_tokens + echoed) * (1 + body.logprobs)
+    symbols = choices * (len(prompts) * body.max_tokens + echoed)
+    return symbols * (1 + (body.logprobs or 0)) + choices * len(prompts) * PIECE_NUMBERS
+
+
+def _kept_by_a_stream(body: CompletionRequest, prompts: Sequence[Prompt], choices: int) -> int:
+    scored = body.echo and body.logprobs is not None
+    echoed = sum(len(prompt.ids) for prompt in prompts) if scored else 0
+    return choices * (echoed * (1 + (body.logprobs or 0)) + len(prompts) * PIECE_NUMBERS)
+
+
+def mean_logprob(piece: Piece) -> float:
+    """Per character; −∞ if nothing was drawn, which ranks last."""
+    return sum(piece.logprobs) / len(piece.logprobs) if piece.logprobs else -math.inf
 
 
 def _text_of(prompt: Any) -> str:

@@ -8,17 +8,17 @@ from __future__ import annotations
 from typing import Annotated, Final
 
 from fastapi import APIRouter, Query, Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
 from ...errors import InvalidInput
 from ...rendering.scores import RankAnswer, ScoreAnswer, score_usage
 from ...store.layout import REFERENCE_LENGTH
 from ..dependencies import ServedBy
-from ..http.answers import check_numbers, json_answer
+from ..http.answers import Many, json_answer
 from ..http.bodies import documented, json_body, read_json
 from ..http.streaming import Live, collect
 from ..schemas import MOST_TOP, RankRequest, ScoreRequest
-from ..score_lines import answers
+from ..score_lines import LinesAsked, answers
 from ..scoring import Scoring
 
 router = APIRouter(tags=["scoring"])
@@ -43,26 +43,26 @@ async def score(
 ) -> Response:
     """Nats, bits per character, perplexity and percentile of each text."""
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() == NDJSON:
-        held = await served.hold(model)
-        scoring = Scoring(served, held, per_character, top)
-        lines = answers(scoring, request)
-        return Live(lines, NDJSON, watch=False, after=held.release)
+        with await served.hold(model) as held:  # only to find the version that answers
+            asked = LinesAsked(held.version.id, per_character, top if per_character else 0)
+        return Live(answers(served, asked, request), NDJSON, watch=False)
     body = await read_json(request, ScoreRequest)
     with await served.hold(body.model) as held:
         scoring = Scoring(served, held, body.per_character, body.top)
         texts = list(body.input)
         numbers = sum(map(scoring.numbers, texts))
-        check_numbers(numbers, "input")
-        pieces = await collect(request.receive, scoring.submit(texts))
-        return await json_answer(
-            lambda: {
-                "object": "list",
-                "model": held.version.id,
-                "data": scoring.items(texts, pieces),
-                "usage": score_usage(texts),
-            },
-            numbers,
-        )
+        with served.answers.reserve(numbers, "input") as reservation:
+            pieces = await collect(request.receive, scoring.submit(texts))
+            return json_answer(
+                lambda: {
+                    "object": "list",
+                    "model": held.version.id,
+                    "data": Many(scoring.items(texts, pieces), 1),
+                    "usage": score_usage(texts),
+                },
+                numbers,
+                reservation.handed_on(),
+            )
 
 
 @router.post(
@@ -84,16 +84,22 @@ async def rank(
                 param="closed",
                 code="unsupported",
             )
-        served.engine.check(_symbols(body))  # before anything is allocated
-        texts = [body.prompt + candidate for candidate in body.candidates]
-        pieces = await collect(request.receive, scoring.submit(texts, closed=closed))
-        items = [
-            scoring.renderer.rank_object(index, candidate, piece.read_logprobs[len(body.prompt) :])
-            for index, (candidate, piece) in enumerate(zip(body.candidates, pieces, strict=True))
-        ]
-        items.sort(key=lambda item: -item["logprob"])
-        return JSONResponse({"object": "list", "model": held.version.id, "data": items,
-                             "usage": score_usage(texts)})  # fmt: skip
+        symbols = _symbols(body)
+        served.engine.check(symbols)  # before anything is allocated
+        with served.answers.reserve(symbols, "candidates") as reservation:
+            texts = [body.prompt + candidate for candidate in body.candidates]
+            pieces = await collect(request.receive, scoring.submit(texts, closed=closed))
+            start = len(body.prompt)
+            items = [
+                scoring.renderer.rank_object(index, candidate, piece.read_logprobs[start:])
+                for index, (candidate, piece) in enumerate(
+                    zip(body.candidates, pieces, strict=True)
+                )
+            ]
+            items.sort(key=lambda item: -item["logprob"])
+            answer = {"object": "list", "model": held.version.id, "data": items,
+                      "usage": score_usage(texts)}  # fmt: skip
+            return json_answer(lambda: answer, symbols, reservation.handed_on())
 
 
 def _symbols(body: RankRequest) -> int:

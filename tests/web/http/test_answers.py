@@ -9,9 +9,13 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from starlette.responses import Response
+from starlette.types import Message
 
-from app.errors import TooLarge
-from app.web.http.answers import MOST_NUMBERS, check_numbers, json_answer, json_pieces
+from app.engine.piece import NUMBER_BYTES
+from app.errors import Overloaded, TooLarge
+from app.web.http.answers import MOST_NUMBERS, AnswerRoom, Many, json_answer, json_pieces
+from app.web.http.room import Reservation
 
 values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False)
@@ -30,23 +34,78 @@ def test_long_lists_are_cut_and_whole() -> None:
     assert json.loads("".join(json_pieces(value))) == value
 
 
-def test_the_loop_goes_round_while_a_large_answer_is_made() -> None:
-    built = {"data": [{"logprobs": [0.123456789] * 300_000}]}
+async def sent(response: Response) -> tuple[bytes, int]:
+    """The body of a response, and how often other work had its turn meanwhile."""
+    pieces, turns, done = [], 0, asyncio.Event()
 
-    async def measured() -> int:
-        answer = asyncio.ensure_future(json_answer(lambda: built, 300_000))
-        turns = 0
-        while not answer.done():
+    async def send(message: Message) -> None:
+        pieces.append(message.get("body", b""))
+
+    async def receive() -> Message:
+        await done.wait()
+        return {"type": "http.disconnect"}
+
+    async def others() -> None:
+        nonlocal turns
+        while True:
             await asyncio.sleep(0.001)
             turns += 1
-        assert json.loads(bytes((await answer).body)) == built
-        return turns
 
-    assert asyncio.run(measured()) > 3
+    turning = asyncio.ensure_future(others())
+    await response({"type": "http"}, receive, send)
+    turning.cancel()
+    assert max(map(len, pieces)) < 200_000
+    return b"".join(pieces), turns
+
+
+def reserved(room: AnswerRoom, numbers: int) -> Reservation:
+    return room.reserve(numbers, "input")
+
+
+def test_the_loop_goes_round_while_a_large_answer_is_made() -> None:
+    room = AnswerRoom(256 << 20)
+    built = {"data": Many([{"logprobs": Many(0.123456789 for _ in range(300_000))}], 1)}
+
+    async def measured() -> tuple[bytes, int]:
+        return await sent(json_answer(lambda: built, 300_000, reserved(room, 300_000)))
+
+    body, turns = asyncio.run(measured())
+    assert json.loads(body) == {"data": [{"logprobs": [0.123456789] * 300_000}]}
+    assert turns > 3
+
+
+@pytest.mark.parametrize("count", [10, 19_000, 30_000])
+def test_small_and_large_answers_are_the_same_json(count: int) -> None:
+    room = AnswerRoom(256 << 20)
+
+    def build() -> dict[str, Any]:
+        return {"data": Many(({"n": n, "few": [], "ü": "ü"} for n in range(count)), 1)}
+
+    body, _ = asyncio.run(sent(json_answer(build, count, reserved(room, count))))
+    assert json.loads(body)["data"] == [{"n": n, "few": [], "ü": "ü"} for n in range(count)]
+    assert reserved(room, MOST_NUMBERS)  # all of the memory is free again
 
 
 def test_what_an_answer_may_not_hold_is_named() -> None:
-    check_numbers(MOST_NUMBERS, "input")
+    room = AnswerRoom(256 << 20)
+    room.check(MOST_NUMBERS, "input")
     with pytest.raises(TooLarge, match="2,500,001") as refused:
-        check_numbers(MOST_NUMBERS + 1, "input")
+        room.check(MOST_NUMBERS + 1, "input")
     assert (refused.value.code, refused.value.param) == ("answer_too_large", "input")
+
+
+def test_all_answers_together_are_bounded_and_their_memory_comes_back() -> None:
+    room = AnswerRoom(100_000 * NUMBER_BYTES)
+    with pytest.raises(TooLarge):
+        reserved(room, 100_001)
+    first, second = reserved(room, 60_000), reserved(room, 40_000)
+    with pytest.raises(Overloaded):
+        reserved(room, 1)
+    second.release()
+    second.release()  # once more changes nothing
+    handed = first.handed_on()
+    first.release()
+    with pytest.raises(Overloaded):
+        reserved(room, 50_000)
+    handed.release()
+    reserved(room, 100_000)

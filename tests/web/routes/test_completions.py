@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
-from app.charlm.vocabulary import Vocabulary
+from app.engine.piece import Piece, floats
 from app.main import create_app
 from app.settings import Settings
-from app.web.transcripts import Prompt, Transcript
+from app.web.routes.completions import mean_logprob
 
 
 def complete(client: TestClient, **body: Any) -> Any:
@@ -233,13 +233,15 @@ def test_nan_is_no_number(client: TestClient) -> None:
 
 
 def test_more_than_the_server_takes_is_refused_at_once(client: TestClient) -> None:
-    error = refused(client, 413, prompt=[""] * 1000, n=128, max_tokens=100_000)
-    assert error["code"] == "too_large"
+    body = {"prompt": [""] * 1000, "n": 128, "max_tokens": 100_000}
+    assert refused(client, 413, **body)["code"] == "answer_too_large"
+    assert refused(client, 413, **body, stream=True)["code"] == "answer_too_large"  # of choices
+    assert refused(client, 413, **body | {"n": 1}, stream=True)["code"] == "too_large"
 
 
 def test_a_late_request_is_ended_and_its_stream_says_so(settings: Settings) -> None:
     hurried = settings.model_copy(update={"request_seconds": 0.05})
-    body = {"prompt": [""] * 200, "max_tokens": 100_000, "ignore_boundary": True}
+    body = {"prompt": [""] * 20, "max_tokens": 100_000, "ignore_boundary": True}
     with TestClient(create_app(hurried)) as client:
         error = refused(client, 503, **body)
         assert error["code"] == "deadline_exceeded"
@@ -249,16 +251,15 @@ def test_a_late_request_is_ended_and_its_stream_says_so(settings: Settings) -> N
 
 
 def test_a_text_in_which_nothing_was_drawn_ranks_last() -> None:
-    vocabulary = Vocabulary("abc")
-    nothing = Transcript(vocabulary, Prompt.of_text("a", vocabulary), echo=False, logprobs=None)
-    assert nothing.mean_logprob == -math.inf
+    assert mean_logprob(Piece(0)) == -math.inf
+    assert mean_logprob(Piece(0, logprobs=floats([-1.0, -2.0]))) == -1.5
 
 
 def test_a_deadline_is_not_to_be_tried_again(settings: Settings) -> None:
     """OpenAI's client would ask twice more, and wait as long each time."""
     with TestClient(create_app(settings.model_copy(update={"request_seconds": 0.05}))) as client:
         answer = client.post(
-            "/v1/completions", json={"max_tokens": 100_000, "n": 100, "ignore_boundary": True}
+            "/v1/completions", json={"max_tokens": 100_000, "n": 20, "ignore_boundary": True}
         )
     assert answer.status_code == 503
     assert answer.json()["error"]["code"] == "deadline_exceeded"

@@ -1,0 +1,54 @@
+"""Give up connections whose client neither reads nor sends.
+
+What a client has not read waits in the connection's buffer, and behind it in whatever makes
+the answer. As long as the client reads, however slowly, or sends its request, it is alive.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final
+
+STALL_SECONDS: Final = 60.0
+_LOOKS: Final = 6  # within that time
+
+
+class StallGuard:
+    """Watches one connection while its write buffer is full; aborts it when nothing moves."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, transport: asyncio.Transport) -> None:
+        self._loop = loop
+        self._transport = transport
+        self._timer: asyncio.TimerHandle | None = None
+        self._unread = 0
+        self._alive_at = 0.0
+
+    def start(self) -> None:
+        """The buffer is full: from now on the client must show that it is alive."""
+        if self._timer is None:
+            self._unread = self._transport.get_write_buffer_size()
+            self._alive_at = self._loop.time()
+            self._look_later()
+
+    def stop(self) -> None:
+        """The buffer is nearly empty, or the connection is over."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def heard(self) -> None:
+        """The client has sent something."""
+        self._alive_at = self._loop.time()
+
+    def _look_later(self) -> None:
+        self._timer = self._loop.call_later(STALL_SECONDS / _LOOKS, self._look)
+
+    def _look(self) -> None:
+        unread, self._unread = self._unread, self._transport.get_write_buffer_size()
+        if self._unread < unread:
+            self._alive_at = self._loop.time()
+        if self._loop.time() - self._alive_at >= STALL_SECONDS:
+            self._timer = None
+            self._transport.abort()
+        else:
+            self._look_later()
