@@ -13,9 +13,12 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncGenerator, Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from starlette.responses import Response
 
@@ -24,15 +27,23 @@ from ...errors import Overloaded, TooLarge
 from .room import Reservation, Room
 from .streaming import Live
 
+T = TypeVar("T")
+
 MOST_NUMBERS: Final = 2_500_000
 """Symbols and alternatives of one answer: 30 MB in memory, about 100 MB of JSON."""
 
 AT_ONCE: Final = 20_000
-"""Up to this many are encoded on the event loop, in a few milliseconds; more, in a thread."""
+"""Up to this many are made at once; more, while they are sent."""
+
+INLINE: Final = 400
+"""Up to this many logprobs are encoded on the event loop: many answers may be due at once."""
 
 _JSON_NUMBERS: Final = 5
 """What a number of a small answer takes in all, in numbers: itself, its object, its JSON."""
 
+# One thread: more would not make JSON faster, and would each take the interpreter from the
+# event loop for 5 ms at a time.
+_RENDERING: Final = ThreadPoolExecutor(1, "rendering")
 _CHUNK: Final = 500
 _PIECE_BYTES: Final = 64 << 10
 _RETRY_SECONDS: Final = 1.0
@@ -76,28 +87,35 @@ class AnswerRoom:
         return reservation
 
 
-def json_answer(
-    build: Callable[[], dict[str, Any]], numbers: int, reservation: Reservation
+async def json_answer(
+    build: Callable[[], dict[str, Any]], numbers: int, written: int, reservation: Reservation
 ) -> Response:
-    """The answer that ``build`` returns, of about ``numbers`` numbers.
+    """The answer that ``build`` returns, made from ``numbers`` numbers.
 
-    The reservation is released when the answer is sent.
+    About ``written`` of them are in its JSON. The reservation is released when it is sent.
     """
-    if numbers > AT_ONCE:
-        pieces = in_thread(json_pieces(build()))
-    else:
-        body = _encoded(build())
-        if len(body) <= _PIECE_BYTES:
-            reservation.release()
-            return Response(body, media_type="application/json")
-        pieces = _cut(body)
-    return Live(pieces, "application/json", after=reservation.release)
+    with ExitStack() as stack:
+        stack.callback(reservation.release)
+        if numbers > AT_ONCE:
+            pieces = in_thread(json_pieces(build()))
+        else:
+            encode = partial(_encoded, build)
+            body = await render(encode) if written > INLINE else encode()
+            if len(body) <= _PIECE_BYTES:
+                return Response(body, media_type="application/json")
+            pieces = _cut(body)
+        return Live(pieces, "application/json", after=stack.pop_all().close)
 
 
-def _encoded(value: Any) -> bytes:
-    text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"),
+def _encoded(build: Callable[[], dict[str, Any]]) -> bytes:
+    text = json.dumps(build(), ensure_ascii=False, allow_nan=False, separators=(",", ":"),
                       default=lambda many: list(many.items))  # fmt: skip
     return text.encode()
+
+
+async def render(work: Callable[[], T]) -> T:
+    """The result of work that would take the event loop too long; all of it in one thread."""
+    return await asyncio.get_running_loop().run_in_executor(_RENDERING, work)
 
 
 async def in_thread(pieces: Iterator[str]) -> AsyncGenerator[bytes, None]:
@@ -112,7 +130,7 @@ async def in_thread(pieces: Iterator[str]) -> AsyncGenerator[bytes, None]:
                 break
         return "".join(parts).encode()
 
-    while piece := await asyncio.to_thread(gathered):
+    while piece := await render(gathered):
         yield piece
 
 

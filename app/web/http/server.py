@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import socket
+import sys
 from typing import Any, Final
 
 import uvicorn
@@ -18,6 +19,10 @@ from .connection import Connection
 _log = logging.getLogger(__name__)
 _GRACE_SECONDS: Final = int(DRAIN_SECONDS) + 5
 _CONNECTIONS: Final = 4096
+# The event loop gives up the interpreter at every system call and waits this long to get it
+# back while the engine or a large answer is busy: with Python's 5 ms, a thousand clients
+# delayed /livez by seconds.
+_SWITCH_SECONDS: Final = 0.0002
 
 
 def serve(settings: Settings, application: str, *, reload: bool = False) -> None:
@@ -34,6 +39,7 @@ def serve(settings: Settings, application: str, *, reload: bool = False) -> None
         uvicorn.run(**_as_arguments(config))
         return
     listening = _listen(settings)
+    sys.setswitchinterval(_SWITCH_SECONDS)
     with listening:
         _Server(config).run(sockets=[listening])
 

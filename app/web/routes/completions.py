@@ -13,6 +13,7 @@ import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import ExitStack, aclosing
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Request
@@ -27,7 +28,7 @@ from ...engine.sequence import StopRule
 from ...engine.stream import AsyncStream
 from ...errors import CharloomError, InvalidInput
 from ..dependencies import ModelHold, ServedBy
-from ..http.answers import AT_ONCE, AnswerRoom, Many, json_answer
+from ..http.answers import AT_ONCE, INLINE, AnswerRoom, Many, json_answer, render
 from ..http.bodies import documented, json_body
 from ..http.identifiers import fresh
 from ..http.problems import error_object, request_id
@@ -61,8 +62,10 @@ async def complete(
         stream = served.engine.submit(asked, held.network)
         if not body.stream:
             pieces = await collect(request.receive, stream)
-            return json_answer(
-                lambda: completion.answer(pieces), completion.numbers, reservation.handed_on()
+            numbers = completion.numbers
+            written = 0 if body.logprobs is None else numbers
+            return await json_answer(
+                lambda: completion.answer(pieces), numbers, written, reservation.handed_on()
             )
         events = with_pings(completion.events(stream, request_id(request.scope)))
         stack.callback(stream.cancel)
@@ -186,12 +189,10 @@ class _Completion:
         try:
             async with aclosing(stream.pieces(GAP_SECONDS)) as news:
                 async for pieces in news:
-                    events = b""
-                    for piece in pieces:
-                        cached[piece.index] = piece.cached
-                        choice = {"index": piece.index, **transcripts[piece.index].add(piece)}
-                        events += _event({**self.fields, "choices": [choice], **more})
-                    yield events
+                    cached.update((piece.index, piece.cached) for piece in pieces)
+                    made = partial(self._events, pieces, transcripts, more)
+                    large = sum(piece.numbers for piece in pieces) > INLINE
+                    yield await render(made) if large else made()
         except CharloomError as error:
             yield _event({"error": error_object(error, request)})
             return
@@ -199,6 +200,16 @@ class _Completion:
             usage = self._usage(sum(each.drawn for each in transcripts), cached)
             yield _event({**self.fields, "choices": [], "usage": usage})
         yield b"data: [DONE]\n\n"
+
+    def _events(
+        self, pieces: Sequence[Piece], transcripts: Sequence[Transcript], more: dict[str, Any]
+    ) -> bytes:
+        """One event for each piece."""
+        events = []
+        for piece in pieces:
+            choice = {"index": piece.index, **transcripts[piece.index].add(piece)}
+            events.append(_event({**self.fields, "choices": [choice], **more}))
+        return b"".join(events)
 
     def _transcript(self, index: int) -> Transcript:
         prompt = self.prompts[index // self.choices]

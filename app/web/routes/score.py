@@ -23,6 +23,8 @@ from ..scoring import Scoring
 
 router = APIRouter(tags=["scoring"])
 
+_ENTRIES: Final = 5  # what a score without its characters takes, in numbers
+
 NDJSON: Final = "application/x-ndjson"
 
 
@@ -53,7 +55,7 @@ async def score(
         numbers = sum(map(scoring.numbers, texts))
         with served.answers.reserve(numbers, "input") as reservation:
             pieces = await collect(request.receive, scoring.submit(texts))
-            return json_answer(
+            return await json_answer(
                 lambda: {
                     "object": "list",
                     "model": held.version.id,
@@ -61,6 +63,7 @@ async def score(
                     "usage": score_usage(texts),
                 },
                 numbers,
+                numbers if body.per_character else _ENTRIES * len(texts),
                 reservation.handed_on(),
             )
 
@@ -99,7 +102,8 @@ async def rank(
             items.sort(key=lambda item: -item["logprob"])
             answer = {"object": "list", "model": held.version.id, "data": items,
                       "usage": score_usage(texts)}  # fmt: skip
-            return json_answer(lambda: answer, symbols, reservation.handed_on())
+            written = _ENTRIES * len(items)
+            return await json_answer(lambda: answer, symbols, written, reservation.handed_on())
 
 
 def _symbols(body: RankRequest) -> int:

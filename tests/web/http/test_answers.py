@@ -67,21 +67,26 @@ def test_the_loop_goes_round_while_a_large_answer_is_made() -> None:
     built = {"data": Many([{"logprobs": Many(0.123456789 for _ in range(300_000))}], 1)}
 
     async def measured() -> tuple[bytes, int]:
-        return await sent(json_answer(lambda: built, 300_000, reserved(room, 300_000)))
+        return await sent(
+            await json_answer(lambda: built, 300_000, 300_000, reserved(room, 300_000))
+        )
 
     body, turns = asyncio.run(measured())
     assert json.loads(body) == {"data": [{"logprobs": [0.123456789] * 300_000}]}
     assert turns > 3
 
 
-@pytest.mark.parametrize("count", [10, 19_000, 30_000])
+@pytest.mark.parametrize("count", [10, 1000, 19_000, 30_000])
 def test_small_and_large_answers_are_the_same_json(count: int) -> None:
     room = AnswerRoom(256 << 20)
 
     def build() -> dict[str, Any]:
         return {"data": Many(({"n": n, "few": [], "ü": "ü"} for n in range(count)), 1)}
 
-    body, _ = asyncio.run(sent(json_answer(build, count, reserved(room, count))))
+    async def made() -> bytes:
+        return (await sent(await json_answer(build, count, count, reserved(room, count))))[0]
+
+    body = asyncio.run(made())
     assert json.loads(body)["data"] == [{"n": n, "few": [], "ü": "ü"} for n in range(count)]
     assert reserved(room, MOST_NUMBERS)  # all of the memory is free again
 
