@@ -15,14 +15,16 @@ from typing import Any, Final
 
 from fastapi import Request
 from pydantic import ValidationError
+from starlette.requests import ClientDisconnect
 
 from ..errors import CharloomError, InvalidInput, Overloaded, TooLarge
 from ..validation import invalid
 from .dependencies import Backend
-from .http.answers import AT_ONCE, in_thread, json_pieces
+from .http.answers import INLINE, in_thread, json_pieces
 from .http.bodies import parse_json
 from .http.problems import error_object, request_id
 from .http.spool import Spool
+from .http.streaming import Arriving
 from .schemas import MOST_CHARACTERS, LineOfScores
 from .scoring import Scoring, numbers_of
 
@@ -48,23 +50,37 @@ async def answers(
 
     Reading goes on while the client does not take the answers, which wait in a spool.
     """
-    spool = Spool(served.spools, served.datasets.scratch_folder)
-    writing = asyncio.ensure_future(_write(served, asked, request, spool))
+    spool, body = Spool(served.spools, served.datasets.scratch_folder), Arriving(request.receive)
+    writing = asyncio.ensure_future(_write(served, asked, body, request_id(request.scope), spool))
+    arriving = asyncio.ensure_future(_read_on(body, spool, writing))
     try:
         async for piece in spool.pieces():
             yield piece
-        await writing  # raises ClientDisconnect
+        if not arriving.done():
+            await writing
     finally:
-        writing.cancel()
-        await asyncio.gather(writing, return_exceptions=True)
+        for each in (writing, arriving):
+            each.cancel()
+        await asyncio.gather(writing, arriving, return_exceptions=True)
         spool.close()
 
 
-async def _write(served: Backend, asked: LinesAsked, request: Request, spool: Spool) -> None:
-    """Score the body into the spool; what ends it early is its last line."""
-    index, name, last = 0, request_id(request.scope), b""
+async def _read_on(body: Arriving, spool: Spool, writing: asyncio.Future[None]) -> None:
+    """Read the body while it is scored; stop everything when the client leaves."""
     try:
-        async for batch in _batches(_lines(request.stream()), served, asked):
+        await body.read()
+    except ClientDisconnect:
+        spool.close()
+        writing.cancel()
+
+
+async def _write(
+    served: Backend, asked: LinesAsked, body: Arriving, name: str, spool: Spool
+) -> None:
+    """Score the body into the spool; what ends it early is its last line."""
+    index, last = 0, b""
+    try:
+        async for batch in _batches(_lines(body.pieces()), served, asked):
             async with aclosing(_answered(served, asked, batch, index, name)) as pieces:
                 async for piece in pieces:
                     await spool.put(piece)
@@ -72,7 +88,7 @@ async def _write(served: Backend, asked: LinesAsked, request: Request, spool: Sp
     except CharloomError as error:
         last = f"{_error_line(index, error, name)}\n".encode()
         with suppress(CharloomError):  # many clients read only when they have sent everything
-            async for _ in request.stream():
+            async for _ in body.pieces():
                 pass
     finally:
         spool.end(last)
@@ -92,7 +108,7 @@ async def _answered(
         except CharloomError as error:
             batch = [each if isinstance(each, CharloomError) else error for each in batch]
         lines = _rendered(batch, items, first, name)
-        if numbers > AT_ONCE:
+        if (numbers if asked.details else len(batch)) > INLINE:
             async for piece in in_thread(lines):
                 yield piece
         else:

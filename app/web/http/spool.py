@@ -22,7 +22,7 @@ from typing import Final
 from ...errors import StorageFailed, TooLarge
 from .room import Reservation, Room
 
-_MEMORY_BYTES: Final = 256 << 10
+_MEMORY_BYTES: Final = 64 << 10
 _SEGMENT_BYTES: Final = 8 << 20
 _READ_BYTES: Final = 64 << 10
 WAIT_SECONDS: Final = 30.0
@@ -128,7 +128,8 @@ class Spool:
                 self._written.clear()
 
     def close(self) -> None:
-        """Drop everything that was not read."""
+        """Drop everything that was not read, and end."""
+        self.end()
         while self._segments:
             self._segments.popleft().close()
         self._memory.clear()

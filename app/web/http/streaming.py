@@ -18,10 +18,13 @@ from starlette.types import Receive, Scope, Send
 
 from ...engine.piece import Piece
 from ...engine.stream import AsyncStream
+from ...errors import CharloomError
 
 T = TypeVar("T")
 
 PING_SECONDS: Final = 15.0
+_AHEAD: Final = 4  # pieces of a body
+
 PING: Final = b": ping\n\n"
 EVENT_HEADERS: Final = {"cache-control": "no-cache", "x-accel-buffering": "no"}
 
@@ -72,6 +75,41 @@ class Live(Response):
         async for piece in self._pieces:
             await send({"type": "http.response.body", "body": piece, "more_body": True})
         await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+class Arriving:
+    """A request's body that is read while it is used, so that a client that leaves is noticed.
+
+    ``read`` runs beside whoever uses ``pieces``.
+    """
+
+    def __init__(self, receive: Receive) -> None:
+        self._receive = receive
+        self._pieces: asyncio.Queue[bytes | CharloomError | None] = asyncio.Queue(_AHEAD)
+
+    async def read(self) -> None:
+        """Read the body, then wait. Raises ClientDisconnect when the client leaves."""
+        more = True
+        while more:
+            try:
+                message = await self._receive()
+            except CharloomError as error:  # the server stops
+                await self._pieces.put(error)
+                return
+            if message["type"] == "http.disconnect":
+                raise ClientDisconnect
+            await self._pieces.put(message.get("body", b""))
+            more = message.get("more_body", False)
+        await self._pieces.put(None)
+        await _gone(self._receive)
+        raise ClientDisconnect
+
+    async def pieces(self) -> AsyncGenerator[bytes, None]:
+        """The body, piece by piece; raises what ended it early."""
+        while (piece := await self._pieces.get()) is not None:
+            if isinstance(piece, CharloomError):
+                raise piece
+            yield piece
 
 
 async def collect(receive: Receive, stream: AsyncStream) -> list[Piece]:
