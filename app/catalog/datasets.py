@@ -1,8 +1,8 @@
 """Datasets: texts stored unchanged, each described once, the same bytes stored once.
 
 Takes a text in pieces or as a file, and a name; gives a ``Dataset``. The central invariant is
-the same as for models: *file first, row second*, and the reverse when deleting, so a row
-never points at a missing file. A dataset's id is derived from its bytes and is the same
+the same as for models: *file first, row second*; when deleting, the row first, with a note
+that its file must go (``deletions``). A dataset's id is derived from its bytes and is the same
 everywhere; the file's key is not, so deleting one upload can never delete the file of another.
 Knows nothing of HTTP.
 """
@@ -30,6 +30,7 @@ from ..store.blobs import BlobStore, explained
 from ..training.prepare import Profile, prepare
 from . import dataset_rows
 from .dataset_rows import Order
+from .deletions import Deletions
 
 __all__ = ["Dataset", "Datasets", "Upload", "checked_dataset_name", "dataset_id"]
 
@@ -99,6 +100,7 @@ class Datasets:
         self._database = database
         self._blobs = blobs
         self._scratch = scratch
+        self.deletions = Deletions(database, blobs, "datasets")
 
     @contextmanager
     def receive(self) -> Iterator[Upload]:
@@ -174,7 +176,8 @@ class Datasets:
                     code="dataset_in_use",
                 )
             session.delete(row)
-        self._blobs.delete(row.uri)
+            self.deletions.decide(session, [row.uri])
+        self.deletions.finish([row.uri])
 
     @contextmanager
     def local(self, dataset: Dataset) -> Iterator[Path]:
@@ -194,7 +197,11 @@ class Datasets:
             yield copy
 
     def sweep(self) -> int:
-        """Remove temporary files that a crashed server left behind; returns how many."""
+        """Finish deletions, and remove temporary files that a crashed server left behind.
+
+        Returns the number of the latter.
+        """
+        self.deletions.sweep()
         swept = self._blobs.sweep()
         for path in [] if self._scratch is None else self._scratch.glob(f"{_PREFIX}*{_SUFFIX}"):
             with suppress(OSError):
@@ -223,7 +230,7 @@ class Datasets:
         described = dataclasses.asdict(profile) | {"warnings": list(profile.warnings)}
         if not self._added(name, uri, described):
             # Another upload of the same bytes was a moment faster.
-            self._blobs.delete(uri)
+            self.deletions.finish([uri])
             before = self._known(profile, format)
             if before is None:
                 raise Conflict("The same text was just deleted; send it again.")
@@ -231,11 +238,19 @@ class Datasets:
         return self.get(dataset_id(profile.sha256)), True
 
     def _added(self, name: str, uri: str, described: dict[str, Any]) -> bool:
-        """Insert the row of a stored file; if that fails, remove the file."""
+        """Insert the row of a stored file, or note that the file must go; False then.
+
+        If that fails, removes the file.
+        """
         new_id = dataset_id(described["sha256"])
         try:
             with self._database.session() as session:
-                return dataset_rows.add(session, id=new_id, name=name, uri=uri, described=described)
+                added = dataset_rows.add(
+                    session, id=new_id, name=name, uri=uri, described=described
+                )
+                if not added:
+                    self.deletions.decide(session, [uri])
+                return added
         except BaseException:
             with suppress(StorageFailed):
                 self._blobs.delete(uri)

@@ -1,10 +1,13 @@
 """Decide which checkpoints to keep: best and final ones always, periodic ones for some days.
 
 Takes a database and the store of checkpoints. Rows are deleted before files, so a row never
-points at a missing file; files without a row are removed in the next round.
+points at a file that was removed; files without a row are removed in the next round. A
+database that knows no run removes nothing: its own file may be on a disk that is mounted later.
 """
 
 from __future__ import annotations
+
+import logging
 
 from sqlalchemy import delete, select
 
@@ -15,6 +18,7 @@ from ...database.tables import now_milliseconds
 from ...store.blobs import BlobStore
 
 _DAY_MS = 86_400_000
+_log = logging.getLogger(__name__)
 
 
 class Retention:
@@ -27,13 +31,16 @@ class Retention:
 
     def apply(self) -> int:
         """Remove expired checkpoints and files without a row; returns the number of the latter."""
-        for key in self._expired():
-            self._checkpoints.delete(key)
+        self._checkpoints.remove(self._expired())  # or as orphans
         self._checkpoints.sweep()
         orphans = self._orphans()
-        for key in orphans:
-            self._checkpoints.delete(key)
-        return len(orphans)
+        failed = self._checkpoints.remove(orphans).failed
+        if failed:
+            _log.warning(
+                "%d old checkpoints could not be removed yet and will be: %s",
+                len(failed), next(iter(failed.values())).message,
+            )  # fmt: skip
+        return len(orphans) - len(failed)
 
     def _expired(self) -> list[str]:
         old = now_milliseconds() - int(self._days * _DAY_MS)
@@ -55,6 +62,8 @@ class Retention:
         """Files without a row, except those of runs that a process may be writing now."""
         files = self._checkpoints.sizes()
         with self._database.session(read_only=True) as session:
+            if session.scalar(select(RunRow.id).limit(1)) is None:
+                return []
             known = set(session.scalars(select(CheckpointRow.uri)))
             busy = set(
                 session.scalars(
