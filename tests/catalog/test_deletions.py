@@ -23,6 +23,7 @@ from app.database.deletion_tables import PendingDeletionRow
 from app.database.session import Database
 from app.database.tables import new_ulid
 from app.errors import Conflict, NotFound, UnknownModel
+from app.store import model_file
 from app.store.artifact import write
 from app.store.blobs import BlobStore
 from tests.models import tiny_artifact
@@ -118,7 +119,7 @@ def delete_slowly(url: str, models_dir: str) -> None:
         unlink(*arguments, **named)
         time.sleep(0.02)
 
-    os.unlink = slowly  # type: ignore[assignment]
+    os.unlink = slowly
     with closing(Database(url)) as database:
         Registry(database, BlobStore(models_dir)).delete("names")
 
@@ -192,7 +193,7 @@ def test_a_file_that_goes_while_it_is_checked_is_not_registered(
     with monkeypatch.context() as unfinished:
         unfinished.setattr(Deletions, "finish", lambda *_: None)
         registry.delete("names")
-    check = index.check
+    check = model_file.check
 
     def swept_meanwhile(stream: Any) -> Any:
         checked = check(stream)

@@ -10,9 +10,10 @@ import pytest
 
 from app.catalog.models import Registry
 from app.database.session import Database
-from app.errors import CharloomError, Overloaded, StorageFailed, UnknownModel
+from app.errors import CharloomError, NotFound, Overloaded, StorageFailed, UnknownModel
 from app.store.artifact import write
 from app.store.blobs import BlobStore
+from app.store.objects import Objects
 from app.store.seen import Stamp
 from tests.models import tiny_artifact
 
@@ -226,14 +227,20 @@ def test_an_object_store_is_listed_once_for_many_versions(
     keys = [f"names/{number}.safetensors" for number in range(50)]
     for key in keys:
         blobs.put(key, key.encode())
-    asked, system = list[str](), blobs._backend._system  # type: ignore[attr-defined]
-    find, info = type(system).find, type(system).info
-    monkeypatch.setattr(type(system), "find", lambda *a, **n: asked.append("find") or find(*a, **n))
-    monkeypatch.setattr(type(system), "info", lambda *a, **n: asked.append("info") or info(*a, **n))
+    listings, find = list[str](), Objects._find
+
+    def counted(self: Objects, folder: str) -> dict[str, Stamp]:
+        listings.append(folder)
+        return find(self, folder)
+
+    monkeypatch.setattr(Objects, "_find", counted)
     for _ in range(3):
         seen = blobs.stamps(keys)
         assert all(isinstance(each, Stamp) for each in seen.values())
-    assert asked.count("find") == 1
+    assert listings == [""]
+    seen = blobs.stamps([*keys, "names/gone"])  # an absent file is looked for anew
+    assert isinstance(seen["names/gone"], NotFound)
+    assert len(listings) == 2
 
 
 @pytest.mark.parametrize("away", ["gone", "empty", "another"])
