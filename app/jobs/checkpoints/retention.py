@@ -1,8 +1,9 @@
 """Decide which checkpoints to keep: best and final ones always, periodic ones for some days.
 
 Takes a database and the store of checkpoints. Rows are deleted before files, so a row never
-points at a file that was removed; files without a row are removed in the next round. A
-database that knows no run removes nothing: its own file may be on a disk that is mounted later.
+points at a file that was removed; files of a run without a row are removed in the next round.
+Files of runs that the database does not know are left alone: they may be those of another
+database, or its own that is mounted later.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import logging
 
 from sqlalchemy import delete, select
 
+from ...catalog.deletions import Deletions
 from ...database.job_states import FINAL, LEASED
 from ...database.job_tables import CheckpointRow, JobRow, RunRow
 from ...database.session import Database
@@ -19,6 +21,11 @@ from ...store.blobs import BlobStore
 
 _DAY_MS = 86_400_000
 _log = logging.getLogger(__name__)
+
+
+def checkpoint_deletions(database: Database, checkpoints: BlobStore) -> Deletions:
+    """The checkpoints of deleted jobs whose files must go."""
+    return Deletions(database, checkpoints, "checkpoints")
 
 
 class Retention:
@@ -31,6 +38,7 @@ class Retention:
 
     def apply(self) -> int:
         """Remove expired checkpoints and files without a row; returns the number of the latter."""
+        checkpoint_deletions(self._database, self._checkpoints).sweep()
         self._checkpoints.remove(self._expired())  # or as orphans
         self._checkpoints.sweep()
         orphans = self._orphans()
@@ -59,12 +67,11 @@ class Retention:
             return list(session.scalars(gone))
 
     def _orphans(self) -> list[str]:
-        """Files without a row, except those of runs that a process may be writing now."""
+        """Files of known runs without a row, except where a process may be writing now."""
         files = self._checkpoints.sizes()
         with self._database.session(read_only=True) as session:
-            if session.scalar(select(RunRow.id).limit(1)) is None:
-                return []
             known = set(session.scalars(select(CheckpointRow.uri)))
+            runs = set(session.scalars(select(RunRow.id)))
             busy = set(
                 session.scalars(
                     select(RunRow.id)
@@ -72,4 +79,5 @@ class Retention:
                     .where(JobRow.state.in_(LEASED))
                 )
             )
-        return [key for key in files if key not in known and key.split("/")[0] not in busy]
+        idle = runs - busy
+        return [key for key in files if key not in known and key.split("/")[0] in idle]
