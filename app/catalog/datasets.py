@@ -25,7 +25,7 @@ from ..charlm.corpus.format import CorpusFormat
 from ..database.dataset_tables import DatasetRow
 from ..database.session import Database
 from ..database.tables import new_ulid
-from ..errors import Conflict, InvalidInput, NotFound, StorageFailed
+from ..errors import CharloomError, Conflict, InvalidInput, NotFound, StorageFailed
 from ..store.blobs import BlobStore, explained
 from ..training.prepare import Profile, prepare
 from . import dataset_rows
@@ -183,9 +183,18 @@ class Datasets:
     def local(self, dataset: Dataset) -> Iterator[Path]:
         """The path of the dataset's file, valid within the block, for reading only.
 
-        Raises NotFound when the file is no longer in the store.
+        Raises StorageFailed (dataset_file_missing) when the file is not in the store now.
         """
-        path = self._blobs.local_path(dataset.uri)
+        try:
+            path = self._blobs.local_path(dataset.uri)
+            if path is None:
+                self._look_at(dataset)
+        except NotFound as error:
+            raise StorageFailed(
+                f"The file of the dataset {dataset.name!r} is not in the store; mount or restore "
+                "it, or upload the same text again.",
+                code="dataset_file_missing",
+            ) from error
         if path is not None:
             yield path
             return
@@ -256,11 +265,16 @@ class Datasets:
                 self._blobs.delete(uri)
             raise
 
+    def _look_at(self, dataset: Dataset) -> None:
+        """Raise NotFound if the dataset's file is not in the store."""
+        for seen in self._blobs.stamps([dataset.uri]).values():
+            if isinstance(seen, CharloomError):
+                raise seen
+
     def _mend(self, dataset: Dataset, path: Path) -> None:
         """Restore a dataset's file if it was lost; ``path`` has the same bytes."""
         try:
-            with self._blobs.open(dataset.uri):
-                pass
+            self._look_at(dataset)
         except NotFound:
             with suppress(Conflict):  # another server restored it
                 self._blobs.put(dataset.uri, _pieces(path))

@@ -22,7 +22,7 @@ from sqlalchemy.orm import Session
 from ..database.deletion_tables import PendingDeletionRow
 from ..database.session import Database
 from ..database.tables import now_milliseconds
-from ..database.upserts import insert_or_leave
+from ..database.upserts import insert_or_leave_all
 from ..errors import CharloomError
 from ..store.blobs import BlobStore
 
@@ -41,14 +41,9 @@ class Deletions:
 
     def decide(self, session: Session, keys: Iterable[str]) -> None:
         """Note in the caller's transaction that these files must go."""
-        for key in keys:
-            insert_or_leave(
-                session,
-                PendingDeletionRow,
-                store=self._store,
-                key=key,
-                created_at=now_milliseconds(),
-            )
+        now = session.scalar(select(now_milliseconds()))
+        rows = [{"store": self._store, "key": key, "created_at": now} for key in keys]
+        insert_or_leave_all(session, PendingDeletionRow, rows)
 
     def is_pending(self, session: Session, key: str) -> bool:
         """Whether this file must go; for a transaction that would give it a row."""
@@ -72,8 +67,8 @@ class Deletions:
             _log.warning("deleted files are still listed as pending: %s", error.message)
         if done.failed:
             _log.warning(
-                "%d deleted files of %s could not be removed yet and will be: %s",
-                len(done.failed), self._store, next(iter(done.failed.values())).message,
+                "%s: files that were deleted and could not be removed yet: %d; the first: %s",
+                self._store, len(done.failed), next(iter(done.failed.values())).message,
             )  # fmt: skip
 
     def sweep(self) -> None:

@@ -84,8 +84,15 @@ class Backend:
     async def missing(self) -> dict[str, str]:
         """Which of database, store and engine are not ready to serve, each with a sentence."""
         found = {"engine": "The server is stopping."} if self.engine.draining else {}
+
+        def look_into_store() -> None:
+            if "database" in found:  # what it knows cannot be compared with the files
+                self.installation.models.sizes("readyz")
+            else:
+                self.registry.check_store()
+
         database = self.installation.database
-        for name, check in (("database", database.ping), ("store", self.registry.check_store)):
+        for name, check in (("database", database.ping), ("store", look_into_store)):
             try:
                 with anyio.fail_after(_READY_SECONDS):
                     await asyncio.to_thread(check)

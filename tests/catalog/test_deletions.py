@@ -98,7 +98,7 @@ def test_on_a_read_only_disk_a_model_is_gone_at_once_and_its_files_later(
         registry.delete_version("names", 3)
         registry.delete("names")
     assert [record.exc_info for record in caplog.records] == [None, None]
-    assert "2 deleted files of models" in caplog.text
+    assert "models: files that were deleted and could not be removed yet: 2" in caplog.text
     assert "read-only" in caplog.text
     assert len(files(models_dir)) == 3
     for _ in range(2):
