@@ -168,8 +168,8 @@ def test_every_link_leads_somewhere(page: Path) -> None:
 NOT_ANSWERED = {
     "address_unavailable", "database_foreign", "database_newer", "device_not_found", "exposed",
     "file_exists", "error", "not_found", "forbidden", "lease_lost",
-    "dataset_changed", "invalid_checkpoint", "loss_not_finite", "out_of_memory", "runner_lost",
-    "training_failed",
+    "dataset_changed", "dataset_file_missing", "invalid_checkpoint", "loss_not_finite",
+    "out_of_memory", "runner_lost", "training_failed",
 }  # fmt: skip
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -198,6 +199,22 @@ def test_a_deleted_dataset_fails_the_job(place: Place) -> None:
     failed = place.jobs.get(job.id)
     assert failed.error is not None
     assert failed.error.code == "dataset_not_found"
+
+
+@pytest.mark.parametrize("away", ["datasets", "models"])
+def test_a_file_that_is_away_puts_a_job_off(sqlite_place: Place, away: str) -> None:
+    place = sqlite_place
+    place.submitted()
+    attempt(place).run()
+    job = place.submitted({"max_steps": 5}, base_model="words")
+    folder = place.settings.data_dir / away if away == "datasets" else Path(place.models.url)
+    folder.rename(folder.with_name("elsewhere"))
+    attempt(place).run()
+    assert place.jobs.get(job.id).state is JobState.QUEUED
+    assert "is not in the" in place.jobs.events(job.id)[-1].message
+    folder.with_name("elsewhere").rename(folder)
+    attempt(place).run()
+    assert place.jobs.get(job.id).state is JobState.SUCCEEDED
 
 
 def test_a_warm_start(place: Place) -> None:

@@ -1,8 +1,8 @@
 """Datasets: texts stored unchanged, each described once, the same bytes stored once.
 
 Takes a text in pieces or as a file, and a name; gives a ``Dataset``. The central invariant is
-the same as for models: *file first, row second*, and the reverse when deleting, so a row
-never points at a missing file. A dataset's id is derived from its bytes and is the same
+the same as for models: *file first, row second*; when deleting, the row first, with a note
+that its file must go (``deletions``). A dataset's id is derived from its bytes and is the same
 everywhere; the file's key is not, so deleting one upload can never delete the file of another.
 Knows nothing of HTTP.
 """
@@ -25,11 +25,12 @@ from ..charlm.corpus.format import CorpusFormat
 from ..database.dataset_tables import DatasetRow
 from ..database.session import Database
 from ..database.tables import new_ulid
-from ..errors import Conflict, InvalidInput, NotFound, StorageFailed
+from ..errors import CharloomError, Conflict, InvalidInput, NotFound, StorageFailed
 from ..store.blobs import BlobStore, explained
 from ..training.prepare import Profile, prepare
 from . import dataset_rows
 from .dataset_rows import Order
+from .deletions import Deletions
 
 __all__ = ["Dataset", "Datasets", "Upload", "checked_dataset_name", "dataset_id"]
 
@@ -99,6 +100,7 @@ class Datasets:
         self._database = database
         self._blobs = blobs
         self._scratch = scratch
+        self.deletions = Deletions(database, blobs, "datasets")
 
     @contextmanager
     def receive(self) -> Iterator[Upload]:
@@ -174,15 +176,25 @@ class Datasets:
                     code="dataset_in_use",
                 )
             session.delete(row)
-        self._blobs.delete(row.uri)
+            self.deletions.decide(session, [row.uri])
+        self.deletions.finish([row.uri])
 
     @contextmanager
     def local(self, dataset: Dataset) -> Iterator[Path]:
         """The path of the dataset's file, valid within the block, for reading only.
 
-        Raises NotFound when the file is no longer in the store.
+        Raises StorageFailed (dataset_file_missing) when the file is not in the store now.
         """
-        path = self._blobs.local_path(dataset.uri)
+        try:
+            path = self._blobs.local_path(dataset.uri)
+            if path is None:
+                self._look_at(dataset)
+        except NotFound as error:
+            raise StorageFailed(
+                f"The file of the dataset {dataset.name!r} is not in the store; mount or restore "
+                "it, or upload the same text again.",
+                code="dataset_file_missing",
+            ) from error
         if path is not None:
             yield path
             return
@@ -194,7 +206,11 @@ class Datasets:
             yield copy
 
     def sweep(self) -> int:
-        """Remove temporary files that a crashed server left behind; returns how many."""
+        """Finish deletions, and remove temporary files that a crashed server left behind.
+
+        Returns the number of the latter.
+        """
+        self.deletions.sweep()
         swept = self._blobs.sweep()
         for path in [] if self._scratch is None else self._scratch.glob(f"{_PREFIX}*{_SUFFIX}"):
             with suppress(OSError):
@@ -223,7 +239,7 @@ class Datasets:
         described = dataclasses.asdict(profile) | {"warnings": list(profile.warnings)}
         if not self._added(name, uri, described):
             # Another upload of the same bytes was a moment faster.
-            self._blobs.delete(uri)
+            self.deletions.finish([uri])
             before = self._known(profile, format)
             if before is None:
                 raise Conflict("The same text was just deleted; send it again.")
@@ -231,21 +247,34 @@ class Datasets:
         return self.get(dataset_id(profile.sha256)), True
 
     def _added(self, name: str, uri: str, described: dict[str, Any]) -> bool:
-        """Insert the row of a stored file; if that fails, remove the file."""
+        """Insert the row of a stored file, or note that the file must go; False then.
+
+        If that fails, removes the file.
+        """
         new_id = dataset_id(described["sha256"])
         try:
             with self._database.session() as session:
-                return dataset_rows.add(session, id=new_id, name=name, uri=uri, described=described)
+                added = dataset_rows.add(
+                    session, id=new_id, name=name, uri=uri, described=described
+                )
+                if not added:
+                    self.deletions.decide(session, [uri])
+                return added
         except BaseException:
             with suppress(StorageFailed):
                 self._blobs.delete(uri)
             raise
 
+    def _look_at(self, dataset: Dataset) -> None:
+        """Raise NotFound if the dataset's file is not in the store."""
+        for seen in self._blobs.stamps([dataset.uri]).values():
+            if isinstance(seen, CharloomError):
+                raise seen
+
     def _mend(self, dataset: Dataset, path: Path) -> None:
         """Restore a dataset's file if it was lost; ``path`` has the same bytes."""
         try:
-            with self._blobs.open(dataset.uri):
-                pass
+            self._look_at(dataset)
         except NotFound:
             with suppress(Conflict):  # another server restored it
                 self._blobs.put(dataset.uri, _pieces(path))

@@ -1,25 +1,31 @@
 """The index of models: names, versions 1, 2, 3…, and aliases.
 
-The store has the files and is the source of truth; the database records what was found there,
-and the aliases. The central invariant: *store first, row second*, and the reverse when
-deleting. So a row never points at a missing file, a crash leaves either no version or a whole
-one, and a new database is filled from the store (``synchronise``).
+The store has the files; the database records what was found there, and the aliases. The
+invariants:
+
+- *Publishing: store first, row second.* A crash leaves either no version or a whole one, and a
+  new database is filled from the store (``synchronise``).
+- *Deleting: database first, file later.* The transaction that removes a row notes its file as
+  to be removed (``deletions``). Such a file is never registered again.
+- *A file that is absent is told, not forgotten.* Its row and aliases stay, and what one server
+  sees is not written for all (``model_files``).
+- *Nothing is written into a store that has none of the known files*: it may be a folder whose
+  disk is mounted later (``check_store``).
 
 Knows files, but no network: ``models`` reads and writes artifacts.
 """
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Final, NoReturn
+from typing import NoReturn
 
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from ..database.session import Database
-from ..errors import Conflict, InvalidArtifact, InvalidInput, NotFound, StorageFailed, UnknownModel
+from ..errors import Conflict, InvalidInput, NotFound, StorageFailed, UnknownModel
 from ..store.blobs import BlobStore
 from ..store.card import Card
 from ..store.layout import (
@@ -33,9 +39,9 @@ from ..store.layout import (
 )
 from ..store.model_file import check
 from . import model_rows
+from .deletions import Deletions
+from .model_files import ModelFiles, changed
 from .model_rows import ModelVersion
-
-_PIECE: Final = 1 << 20
 
 ModelVersions = list[ModelVersion]
 
@@ -71,12 +77,15 @@ class ModelIndex:
     def __init__(self, database: Database, blobs: BlobStore) -> None:
         self._database = database
         self._blobs = blobs
+        self._files = ModelFiles(blobs)
+        self.deletions = Deletions(database, blobs, "models")
 
     def resolve(self, reference: str | None) -> ModelVersion:
         """The version that ``names`` (its newest), ``names@3`` or ``names@production`` means.
 
-        None means the newest version of the only model. Raises UnknownModel, listing the known
-        models, and InvalidInput if None could mean several.
+        None means the newest version of the only model. The newest is meant even if its file is
+        missing: to use it is then an error, never silently another version. Raises
+        UnknownModel, listing the known models, and InvalidInput if None could mean several.
         """
         with self._database.session(read_only=True) as session:
             if reference is None:
@@ -117,90 +126,141 @@ class ModelIndex:
         if naming:
             raise _alias_in_use(found.id, naming[0])
         try:
-            with self._database.session() as session:
-                model_rows.remove_version(session, name, version)
+            self._delete(name, version)
         except IntegrityError as error:  # an alias was set after the check
             raise _alias_in_use(found.id, "new") from error
-        self._blobs.delete(found.key)
 
     def delete(self, name: str) -> None:
         """Delete a model: all its versions and aliases; raises UnknownModel."""
-        found = self.versions(name)
+        self.versions(name)
+        self._delete(name)
+
+    def _delete(self, name: str, version: int | None = None) -> None:
+        """Delete one version, or all with their aliases; the files go now or later."""
         with self._database.session() as session:
-            model_rows.remove_aliases(session, name)
-            for each in found:
-                model_rows.remove_version(session, name, each.version)
-        for each in found:
-            self._blobs.delete(each.key)
+            model_rows.lock_name(session, name)
+            if version is None:
+                model_rows.remove_aliases(session, name)
+            gone = model_rows.remove_versions(session, name, version)
+            self.deletions.decide(session, gone)
+        self.deletions.finish(gone)
+
+    def looked_at(self, versions: Sequence[ModelVersion]) -> ModelVersions:
+        """The versions with the status of their files, as this process sees them now."""
+        return self._files.looked_at(versions)
+
+    def require(self, version: ModelVersion) -> None:
+        """Raise unless the version's file is there and not known to be damaged.
+
+        Raises Overloaded (model_file_missing), StorageFailed (damaged_model or another).
+        """
+        self._files.require(version)
+
+    def verify(self, version: ModelVersion) -> None:
+        """Read the version's whole file; raises what ``require`` raises unless it is right."""
+        self._files.verify(version)
 
     def fetch(self, version: ModelVersion) -> Iterator[bytes]:
-        """The file of a version in pieces.
+        """The file of a version in pieces, from one open file that was verified before.
 
-        If the file is not the one that was published, raises InvalidArtifact instead of
-        yielding the last piece, so what was yielded is too short.
+        Raises what ``verify`` raises, before it returns. If the file is changed after that, the
+        iterator raises StorageFailed instead of yielding the last piece.
         """
-        digest, held = hashlib.sha256(), b""
-        with self._blobs.open(version.key) as stream:
-            while piece := stream.read(_PIECE):
-                digest.update(piece)
-                if held:
-                    yield held
-                held = piece
-        if digest.hexdigest() != version.sha256:
-            raise changed(version)
-        yield held
+        return self._files.fetch(version)
+
+    def check_store(self) -> None:
+        """Raise StorageFailed unless the store can be read and has a file that is known.
+
+        One without any is empty, gone or another store; its code is ``store_empty``. A store
+        may be empty while no version is known.
+        """
+        with self._database.session(read_only=True) as session:
+            latest = model_rows.latest_key(session)
+        if latest is None:
+            self._blobs.sizes("readyz")  # an empty prefix: an object store answers at once
+            return
+        seen = self._blobs.stamps([latest])[latest]
+        if isinstance(seen, StorageFailed):
+            raise seen
+        if isinstance(seen, NotFound) and self._has_nothing():
+            raise StorageFailed(
+                "The model store has none of the model files that the database knows, so nothing "
+                "is stored in it. Mount or restore it (CHARLOOM_MODELS_DIR says where it is), or "
+                "delete these models.",
+                code="store_empty",
+            )
+
+    def _has_nothing(self) -> bool:
+        there = self._blobs.sizes().keys()
+        with self._database.session(read_only=True) as session:
+            return there.isdisjoint(model_rows.keys(session))
 
     def synchronise(self) -> Synchronised:
-        """Register files that were copied in; delete the rows of versions whose file is gone.
+        """Register files that were copied in, and finish deletions.
 
-        Never raises for a file: damaged ones are reported. If the store has no models at all
-        (a volume that is not mounted), no row is deleted.
+        Never raises for a file: damaged and missing ones are reported, and their rows stay.
         """
         report = Synchronised()
         self._blobs.sweep()
+        self.deletions.sweep()
         sizes = {key: size for key, size in self._blobs.sizes().items() if key.endswith(SUFFIX)}
         with self._database.session(read_only=True) as session:
             known = {each.key: each for each in model_rows.versions_of(session)}
         for key, size in sizes.items():
             try:
                 if key not in known:
-                    report.added.append(self._adopt(key))
+                    report.added += self._adopt(key)
                 elif known[key].size_bytes != size:
                     raise changed(known[key])
-            except (InvalidInput, NotFound, StorageFailed) as error:
+            except (InvalidInput, StorageFailed) as error:
                 report.damaged[key] = error.message
         report.missing = [each.id for key, each in known.items() if key not in sizes]
-        if sizes:
-            self._forget([each for key, each in known.items() if key not in sizes])
         return report
 
-    def _adopt(self, key: str) -> str:
-        """Register a file under the name and number in its key; returns the version's id."""
+    def _adopt(self, key: str) -> list[str]:
+        """Register a file under the name and number in its key; returns the version's id.
+
+        Nothing if the file must go or is gone.
+        """
         place = parse_key(key)
         if place is None:
             raise InvalidInput(
                 "A model file must be at models/NAME/VERSION.safetensors; VERSION is a number."
             )
         name, number = place
-        with self._blobs.open(key) as stream:
-            staged = Staged(name, number, check(stream).card)
+        try:
+            with self._blobs.open(key) as stream:
+                staged = Staged(name, number, check(stream).card)
+        except NotFound:  # removed after it was listed
+            return []
         with self._database.session() as session:
+            # This locks the name, so no deletion is decided between the check and the insert.
             model_rows.raise_next_version(session, name, number + 1)
+            if self._must_go(session, key):
+                return []
             run_id = staged.card.run_id
             if run_id is not None and model_rows.find_run(session, run_id):
                 run_id = None  # a copy of a version that is registered under another name
             model_rows.insert_version(session, described(staged, run_id))
-        return f"{name}@{number}"
+        return [f"{name}@{number}"]
 
-    def _forget(self, gone: ModelVersions) -> None:
-        with self._database.session() as session:
-            for each in gone:
-                model_rows.remove_aliases(session, each.name, version=each.version)
-                model_rows.remove_version(session, each.name, each.version)
+    def _must_go(self, session: Session, key: str) -> bool:
+        """Whether a file without a row is what is left of a version that was deleted.
+
+        In this order: an entry leaves the table only after its file.
+        """
+        return self.deletions.is_pending(session, key) or isinstance(
+            self._blobs.stamps([key])[key], NotFound
+        )
 
     def _versions_in_store(self, name: str) -> list[int]:
         places = map(parse_key, self._blobs.sizes(name))
         return [place[1] for place in places if place is not None]
+
+    def every_version(self) -> ModelVersions:
+        """Every version of every model, by name, newest first."""
+        with self._database.session(read_only=True) as session:
+            return model_rows.versions_of(session)
 
     def list(self) -> ModelVersions:
         """The newest version of every model, by name."""
@@ -256,11 +316,4 @@ def _alias_in_use(model_id: str, alias: str) -> Conflict:
         f"The alias {alias!r} points to {model_id}. First point it at another version, or delete "
         "it.",
         code="alias_in_use",
-    )
-
-
-def changed(version: ModelVersion) -> InvalidArtifact:
-    return InvalidArtifact(
-        f"The file of {version.id} is not the one that was published; restore that file, "
-        "or delete this version and publish again."
     )

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from sqlalchemy import Select, case, delete, func, select, update
 from sqlalchemy.orm import Session
@@ -20,12 +20,16 @@ from ..database.upserts import insert_or_leave
 
 _SHOWN: Final = 20
 
+Status = Literal["available", "missing", "damaged"]
+
 
 @dataclass(frozen=True)
 class ModelVersion:
     """One published model; ``card`` is ``Card.summary()``, ``created_at`` Unix seconds.
 
     ``key`` is the file's key in the store; ``aliases`` maps all aliases of the model to versions.
+    ``status`` is what this process saw of the file when it looked (``model_files``), and
+    ``status_reason`` a sentence unless it is available; the database knows neither.
     """
 
     name: str
@@ -37,6 +41,8 @@ class ModelVersion:
     card: dict[str, Any]
     run_id: str | None = None
     aliases: dict[str, int] = field(default_factory=dict)
+    status: Status = "available"
+    status_reason: str | None = None
 
     @property
     def id(self) -> str:
@@ -134,6 +140,23 @@ def versions_of(session: Session, name: str | None = None) -> list[ModelVersion]
     return _versions(session, query, name)
 
 
+def latest_key(session: Session) -> str | None:
+    """The key of the version that was made last; None if there is no version."""
+    latest = ModelVersionRow.created_at.desc(), ModelVersionRow.version.desc()
+    return session.scalar(select(ModelVersionRow.uri).order_by(*latest).limit(1))
+
+
+def keys(session: Session) -> set[str]:
+    """The key of every version."""
+    return set(session.scalars(select(ModelVersionRow.uri)))
+
+
+def lock_name(session: Session, name: str) -> None:
+    """Let no other transaction add or delete versions of ``name`` until this one ends."""
+    # SQLite has locked the whole database for this transaction.
+    session.execute(select(ModelRow.name).where(ModelRow.name == name).with_for_update())
+
+
 def known_names(session: Session) -> list[str]:
     """The first names that have a version, for a message."""
     query = select(ModelVersionRow.model_name).distinct().order_by(ModelVersionRow.model_name)
@@ -158,13 +181,15 @@ def remove_aliases(
     return len(session.execute(removed.returning(ModelAliasRow.alias)).all())
 
 
-def remove_version(session: Session, name: str, version: int) -> None:
-    """Remove a version's row; raises IntegrityError if an alias names it."""
-    session.execute(
-        delete(ModelVersionRow).where(
-            ModelVersionRow.model_name == name, ModelVersionRow.version == version
-        )
-    )
+def remove_versions(session: Session, name: str, version: int | None = None) -> list[str]:
+    """Remove the rows of one version or of all; returns the keys of their files.
+
+    Raises IntegrityError if an alias names one.
+    """
+    removed = delete(ModelVersionRow).where(ModelVersionRow.model_name == name)
+    if version is not None:
+        removed = removed.where(ModelVersionRow.version == version)
+    return list(session.scalars(removed.returning(ModelVersionRow.uri)))
 
 
 def _versions(

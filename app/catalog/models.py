@@ -15,7 +15,8 @@ from ..store.artifact import Artifact, chunks, read
 from ..store.layout import checked_name, model_key, parse_key
 from ..store.model_file import check
 from . import model_rows
-from .index import ModelIndex, Staged, changed, described
+from .index import ModelIndex, Staged, described
+from .model_files import changed
 from .model_rows import ModelVersion
 
 _TRIES: Final = 100  # numbers to try while files are being copied in by hand
@@ -28,7 +29,7 @@ class Registry(ModelIndex):
         """Store an artifact as the next version of ``name``: whole or not at all.
 
         A ``run_id`` that has published before gets the version from then. Raises InvalidInput
-        for an invalid name, StorageFailed.
+        for an invalid name, StorageFailed (store_empty if the store has none of the known files).
         """
         checked_name(name)
         if run_id is not None and (before := self.published_by(run_id)):
@@ -37,7 +38,7 @@ class Registry(ModelIndex):
         with self._database.session() as session:
             published = self.register(session, staged)
         if published.key != staged.key:
-            self.unstage(staged)
+            self.deletions.finish([staged.key])
         return published
 
     def stage(self, name: str, artifact: Artifact, run_id: str | None = None) -> Staged:
@@ -47,6 +48,7 @@ class Registry(ModelIndex):
         ``synchronise`` finds the whole file and registers it.
         """
         checked_name(name)
+        self.check_store()
         card = artifact.card.model_copy(update={"run_id": run_id})
         for _ in range(_TRIES):
             at_least = 1 + max(self._versions_in_store(name), default=0)
@@ -65,10 +67,19 @@ class Registry(ModelIndex):
     def register(self, session: Session, staged: Staged) -> ModelVersion:
         """The second half of publishing: insert the row, in the caller's transaction.
 
-        If the run has published before, returns that version instead; the caller must then
-        unstage the file.
+        If the run has published before, returns that version instead, and the staged file must
+        go; the caller may then unstage it, or leave that to a sweep. Raises Conflict if the file
+        was taken for a version meanwhile, and that version deleted.
         """
-        return model_rows.insert_version(session, described(staged, staged.card.run_id))
+        model_rows.lock_name(session, staged.name)
+        if self.deletions.is_pending(session, staged.key):
+            raise Conflict(
+                f"{staged.name}@{staged.version} has just been deleted.", code="version_deleted"
+            )
+        registered = model_rows.insert_version(session, described(staged, staged.card.run_id))
+        if registered.key != staged.key:
+            self.deletions.decide(session, [staged.key])
+        return registered
 
     def published_by(self, run_id: str) -> ModelVersion | None:
         """The version that a run has published, if any."""
@@ -79,6 +90,7 @@ class Registry(ModelIndex):
         """The whole file of ``name`` that a run left without a row when it crashed, if any."""
         with self._database.session(read_only=True) as session:
             known = {each.key for each in model_rows.versions_of(session, name)}
+        known |= self.deletions.pending()
         for key in self._blobs.sizes(name):
             place = parse_key(key)
             if key in known or place is None:
@@ -93,13 +105,19 @@ class Registry(ModelIndex):
         return None
 
     def unstage(self, staged: Staged) -> None:
-        """Remove a staged file that will not become a version."""
-        self._blobs.delete(staged.key)
+        """Remove a staged file that will not become a version, now or later."""
+        with self._database.session() as session:
+            self.deletions.decide(session, [staged.key])
+        self.deletions.finish([staged.key])
 
     def open(self, version: ModelVersion) -> Artifact:
-        """The artifact of a version, verified; raises InvalidArtifact if the file has changed."""
-        with self._blobs.open(version.key) as stream:
+        """The artifact of a version, verified.
+
+        Raises Overloaded (model_file_missing), StorageFailed (damaged_model if the file is not
+        the one that was published).
+        """
+        with self._files.reading(version) as stream:
             artifact = read(stream)
-        if artifact.card.sha256 != version.sha256:
-            raise changed(version)
+            if artifact.card.sha256 != version.sha256:
+                raise changed(version)
         return artifact

@@ -23,6 +23,7 @@ from ..wiring.environment import read_settings
 from ..wiring.installation import Installation
 from . import console
 
+_SHOWN = 20
 _LIBRARIES = ("charloom", "torch", "numba", "numpy", "fastapi", "sqlalchemy")
 
 
@@ -82,11 +83,22 @@ def _database(installation: Installation) -> str:
 
 
 def _models(installation: Installation) -> str:
-    report = installation.registry.synchronise()
-    if report.damaged:
-        key, reason = next(iter(report.damaged.items()))
-        raise StorageFailed(f"{key}: {reason}")
-    names = ", ".join(each.id for each in installation.registry.list())
+    """The models; raises StorageFailed naming the files that are wrong, after reading them all."""
+    registry = installation.registry
+    report = registry.synchronise()
+    registry.check_store()
+    wrong = dict(report.damaged)
+    for version in registry.every_version():
+        try:
+            registry.verify(version)
+        except CharloomError as error:
+            wrong[version.key] = error.message
+    if wrong:
+        told = [f"{key}: {reason}" for key, reason in sorted(wrong.items())]
+        more = [f"and {len(told) - _SHOWN} more"] if len(told) > _SHOWN else []
+        lines = "".join(f"\n        {line}" for line in [*told[:_SHOWN], *more])
+        raise StorageFailed(f"{len(told)} files of {installation.settings.models_url}:{lines}")
+    names = ", ".join(each.id for each in registry.list())
     return f"{installation.settings.models_url}: {names or 'none yet'}"
 
 

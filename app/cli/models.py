@@ -35,7 +35,8 @@ def _local() -> list[dict[str, Any]]:
 
     with Installation(read_settings()) as installation:
         installation.registry.synchronise()
-        return [model_object(version) for version in installation.registry.list()]
+        registry = installation.registry
+        return [model_object(version) for version in registry.looked_at(registry.list())]
 
 
 def _remote(url: str) -> list[dict[str, Any]]:
@@ -49,12 +50,13 @@ def _row(model: dict[str, Any]) -> list[str]:
     card = model["card"]
     measured = card.get("test") or card.get("validation")
     aliases = "".join(f", {alias}={version}" for alias, version in model["aliases"].items())
+    usable = model.get("status", "available") == "available"  # older servers do not say
     return [
         f"{model['id']}@{model['version']}{aliases}",
         f"{card['cell']} {card['layers']} × {card['hidden_size']}",
         card["corpus_format"],
         f"{measured['bits_per_character']:.3f}" if measured else "-",
-        f"{card['size_bytes'] / 1e6:.2f} MB",
+        f"{card['size_bytes'] / 1e6:.2f} MB" if usable else model["status"],
         time.strftime("%Y-%m-%d", time.gmtime(card["created_at"])),
     ]
 

@@ -47,6 +47,7 @@ def train_here(file: Path, asked: Asked, device: DeviceName, on_interrupt: Inter
     with FullInstallation(settings) as installation:
         registry = installation.registry
         registry.synchronise()
+        registry.check_store()  # before the training, whose result could not be published
         version = registry.resolve(asked.base_model) if asked.base_model else None
         base = registry.open(version) if version else None
         prepared = _prepared(file, asked, base, installation.datasets.scratch_folder())

@@ -21,7 +21,7 @@ from sqlalchemy.exc import DBAPIError
 
 from ..errors import Conflict
 from ..shipped import shipped
-from . import dataset_tables, job_tables, model_tables  # noqa: F401 (tables of the metadata)
+from . import dataset_tables, deletion_tables, job_tables, model_tables  # noqa: F401 (tables of the metadata)
 from .tables import Base
 
 MIGRATIONS: Final = shipped("migrations")

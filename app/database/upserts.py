@@ -13,6 +13,12 @@ def insert_or_leave(session: Session, table: Any, **values: Any) -> None:
     session.execute(_insert(session, table).values(**values).on_conflict_do_nothing())
 
 
+def insert_or_leave_all(session: Session, table: Any, rows: list[dict[str, Any]]) -> None:
+    """The same for many rows at once; ``rows`` have the same keys, and plain values."""
+    if rows:
+        session.execute(_insert(session, table).on_conflict_do_nothing(), rows)
+
+
 def insert_or_replace(
     session: Session, table: Any, rows: list[dict[str, Any]], keys: list[str]
 ) -> None:

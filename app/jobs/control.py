@@ -7,11 +7,13 @@ submitting, ``dispatcher`` and ``app.runner`` for running.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 
 from ..database.session import Database
-from ..errors import InvalidInput
+from ..errors import InvalidInput, StorageFailed
 from ..store.blobs import BlobStore
+from .checkpoints.retention import checkpoint_deletions
 from .points import read_series
 from .queries import list_jobs, list_runs, read_checkpoints, read_events, read_job, read_run
 from .queue import Queue
@@ -80,8 +82,11 @@ class JobControl:
 
         Raises NotFound, and Conflict while the job is not final.
         """
-        for key in self._queue.delete(job_id):
-            self._checkpoints.delete(key)
+        deletions = checkpoint_deletions(self._database, self._checkpoints)
+        files: Iterable[str] = ()  # also those without a row, which nothing would find later
+        with suppress(StorageFailed):
+            files = self._checkpoints.sizes(self.get(job_id).run_id)
+        deletions.finish(self._queue.delete(job_id, deletions, files))
 
     def events(self, job_id: str, *, after: int = 0, limit: int = 100) -> Sequence[Event]:
         """The events of a job after the event with that id, in order; raises NotFound."""

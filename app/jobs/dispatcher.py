@@ -12,6 +12,7 @@ import logging
 import os
 import threading
 import time
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Final
 
@@ -28,14 +29,17 @@ from .times import Times
 from .values import Claim
 
 _ROUND_SECONDS: Final = 1.0
-_TIDY_SECONDS: Final = 600.0
+_TIDY_SECONDS: Final = 300.0
 _STOPPING: Final = (JobState.CANCELLING, JobState.PAUSING)
 _STOOD_STILL: Final = "The training process stood still for too long and was killed."
 _log = logging.getLogger(__name__)
 
 
 class Dispatcher:
-    """Runs ``slots`` jobs at a time on an executor, until it is closed."""
+    """Runs ``slots`` jobs at a time on an executor, until it is closed.
+
+    Every few minutes it also calls each of ``chores``, which may raise our errors.
+    """
 
     def __init__(
         self,
@@ -45,6 +49,7 @@ class Dispatcher:
         slots: int,
         times: Times | None = None,
         retention: Retention | None = None,
+        chores: Sequence[Callable[[], object]] = (),
         round_seconds: float = _ROUND_SECONDS,
     ) -> None:
         self._times = times or Times()
@@ -52,7 +57,7 @@ class Dispatcher:
         self._door = DispatcherDoor(database, self._times)
         self._executor = executor
         self._slots = slots
-        self._retention = retention
+        self._chores = [*chores, *([] if retention is None else [retention.apply])]
         self._round_seconds = round_seconds
         self._owner = f"{host_name()}/{os.getpid()}"
         # Times at which we first saw it, by our own clock: the database may have been away.
@@ -114,9 +119,16 @@ class Dispatcher:
                 break
             busy += 1
         self._executor.tidy()
-        if self._retention is not None and time.monotonic() - self._tidied_at > _TIDY_SECONDS:
+        if time.monotonic() - self._tidied_at > _TIDY_SECONDS:
             self._tidied_at = time.monotonic()
-            self._retention.apply()
+            self._tidy()
+
+    def _tidy(self) -> None:
+        for chore in self._chores:
+            try:
+                chore()
+            except CharloomError as error:  # the others do not wait for it
+                _log.warning("tidying up is put off: %s", error.message)
 
     def _end_hung(self) -> None:
         """Kill a runner that stays suspended while the database does not answer.

@@ -62,7 +62,7 @@ class Jobs(JobControl):
         For a day, the same ``idempotency_key`` with the same spec returns the job that the
         first call made. The first call takes about a second, to measure the machine. Raises
         InvalidInput (a field, or too little memory), NotFound (dataset, base_model), Conflict
-        (key used for another spec).
+        (key used for another spec), Overloaded (the file of base_model is missing).
         """
         digest = spec.digest()
         if idempotency_key is not None and not 1 <= len(idempotency_key) <= KEY_LENGTH:
@@ -109,9 +109,11 @@ class Jobs(JobControl):
         if reference is None:
             return None
         try:
-            return self._index.resolve(reference)
+            base = self._index.resolve(reference)
         except UnknownModel as error:
             raise UnknownModel(error.message, param="base_model") from error
+        self._index.require(base)
+        return base
 
 
 def _reasons(plan: TrainingPlan) -> list[dict[str, object]]:

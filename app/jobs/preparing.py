@@ -27,7 +27,8 @@ def plan_of(job: Assignment) -> TrainingPlan:
 def read_corpus(datasets: Datasets, job: Assignment, known: Vocabulary | None) -> Prepared:
     """The job's corpus; ``known`` is the vocabulary of the model version it starts from.
 
-    Raises NotFound if the dataset is gone, InvalidInput if its file has changed.
+    Raises NotFound if the dataset is gone, InvalidInput if its file has changed, StorageFailed
+    if the file is not in the store now.
     """
     if job.dataset_id is None:
         raise NotFound("The job's dataset was deleted.", code="dataset_not_found")

@@ -10,7 +10,7 @@ claim, ``queries`` the queries about jobs.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -19,6 +19,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 from sqlalchemy.sql.dml import ReturningUpdate
 
+from ..catalog.deletions import Deletions
 from ..database.job_states import FINAL
 from ..database.job_tables import (
     AttemptRow,
@@ -125,20 +126,25 @@ class Queue:
         """
         self._move(job_id, RESUME, Wish.RUN, "resume")
 
-    def delete(self, job_id: str) -> list[str]:
-        """Delete a job in a final state with all its rows; returns the keys of its checkpoints."""
+    def delete(self, job_id: str, deletions: Deletions, files: Iterable[str]) -> set[str]:
+        """Delete a job in a final state with all its rows.
+
+        In the same transaction, decides that ``files`` and those of its checkpoints must go;
+        returns the keys of both.
+        """
         with self.database.session() as session:
             job = _locked(session, job_id)
             if JobState(job.state) not in FINAL:
                 raise _forbidden(job.state, "deleted", "Cancel it first.")
             run = select(RunRow.id).where(RunRow.job_id == job_id)
             keys = select(CheckpointRow.uri).where(CheckpointRow.run_id.in_(run))
-            found = list(session.scalars(keys))
+            gone = {*files, *session.scalars(keys)}
             session.execute(
                 delete(IdempotencyKeyRow).where(IdempotencyKeyRow.resource_id == job_id)
             )
             session.delete(job)
-        return found
+            deletions.decide(session, gone)
+        return gone
 
     def counts(self) -> dict[str, int]:
         """The number of jobs in each state that has any."""

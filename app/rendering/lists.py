@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Final, Literal
+from collections.abc import Callable, Sequence
+from typing import Any, Final, Literal, TypeVar
 
 from pydantic import BaseModel
 
 from ..bounds import Bound
 from ..errors import InvalidInput
+
+T = TypeVar("T")
 
 PAGE_BOUND: Final = Bound(1, 100)
 """How many rows a page may have."""
@@ -28,20 +30,22 @@ def deleted_object(kind: str, id: str) -> dict[str, Any]:
     return {"id": id, "object": kind, "deleted": True}
 
 
-def page(rows: Sequence[dict[str, Any]], limit: int, after: str | None) -> dict[str, Any]:
-    """The ``limit`` rows that follow the one whose ``id`` is ``after``.
+def cut(
+    rows: Sequence[T], limit: int, after: str | None, *, id_of: Callable[[T], str]
+) -> tuple[Sequence[T], bool]:
+    """The ``limit`` rows that follow the one with the id ``after``, and whether there are more.
 
     Raises InvalidInput if there is no such row.
     """
     first = 0
     if after is not None:
-        places = [place for place, row in enumerate(rows) if row["id"] == after]
+        places = [place for place, row in enumerate(rows) if id_of(row) == after]
         if not places:
             raise InvalidInput(
                 f"after must be an id in this list; {after[:100]!r} is not.", param="after"
             )
         first = places[0] + 1
-    return listed(rows[first : first + limit], has_more=len(rows) > first + limit)
+    return rows[first : first + limit], len(rows) > first + limit
 
 
 def listed(rows: Sequence[dict[str, Any]], *, has_more: bool) -> dict[str, Any]:

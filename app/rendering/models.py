@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel
 
-from ..catalog.model_rows import ModelVersion
+from ..catalog.model_rows import ModelVersion, Status
 from .lists import ListAnswer
 
 
@@ -17,6 +17,8 @@ class ModelAnswer(BaseModel):
     owned_by: str
     version: int
     aliases: dict[str, int]
+    status: Status
+    status_reason: str | None
     card: dict[str, Any]
 
 
@@ -48,6 +50,8 @@ def model_object(version: ModelVersion) -> dict[str, Any]:
         "owned_by": "charloom",
         "version": version.version,
         "aliases": version.aliases,
+        "status": version.status,
+        "status_reason": version.status_reason,
         "card": version.card,
     }
 

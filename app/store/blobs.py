@@ -9,13 +9,14 @@ from __future__ import annotations
 import errno
 import hashlib
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, Final, NamedTuple, Protocol
 
 from ..errors import CharloomError, Conflict, InvalidInput, NotFound, StorageFailed
 from .folder import Folder
+from .seen import Stamp
 
 _PART: Final = r"[A-Za-z0-9][A-Za-z0-9._:-]{0,199}"
 _KEY: Final = re.compile(rf"{_PART}(/{_PART}){{0,7}}")
@@ -30,14 +31,30 @@ class Blob(NamedTuple):
     sha256: str
 
 
+class Removal(NamedTuple):
+    """What became of files that were to be removed.
+
+    A file that is ``absent`` may have been removed before, or its folder is not mounted.
+    """
+
+    removed: list[str]
+    absent: list[str]
+    failed: dict[str, CharloomError]
+
+
 class _Backend(Protocol):
-    """Where the files are. Raises OSError; FileExistsError when another ``write`` was first."""
+    """Where the files are. Raises OSError; FileExistsError when another ``write`` was first.
+
+    ``stamps`` and ``remove`` take many keys and give the error of each instead of raising;
+    ``remove`` gives None for a file that it has removed.
+    """
 
     def write(self, key: str, pieces: Iterable[bytes | memoryview]) -> None: ...
     def open(self, key: str) -> AbstractContextManager[BinaryIO]: ...
     def local_path(self, key: str) -> Path | None: ...
     def sizes(self, folder: str) -> dict[str, int]: ...
-    def delete(self, key: str) -> None: ...
+    def stamps(self, keys: Sequence[str]) -> dict[str, Stamp | OSError]: ...
+    def remove(self, keys: Sequence[str]) -> dict[str, OSError | None]: ...
     def sweep(self) -> int: ...
 
 
@@ -128,10 +145,34 @@ class BlobStore:
         with explained("The store"):
             return dict(sorted(self._backend.sizes(folder and _checked(folder)).items()))
 
+    def stamps(self, keys: Iterable[str]) -> dict[str, Stamp | CharloomError]:
+        """The present size and mark of each file, or the error that using it would raise.
+
+        Cheap for many files. Of several, an object store may give what it saw in the last five
+        seconds.
+        """
+        seen = self._backend.stamps([_checked(key) for key in keys])
+        return {
+            key: _explained(key, found) if isinstance(found, OSError) else found
+            for key, found in seen.items()
+        }
+
     def delete(self, key: str) -> None:
         """Remove a file; a missing file is no error."""
-        with explained(key):
-            self._backend.delete(_checked(key))
+        for error in self.remove([key]).failed.values():
+            raise error
+
+    def remove(self, keys: Iterable[str]) -> Removal:
+        """Remove files, flushing each folder once; raises for none of them."""
+        done = Removal([], [], {})
+        for key, error in self._backend.remove([_checked(key) for key in keys]).items():
+            if error is None:
+                done.removed.append(key)
+            elif isinstance(error, FileNotFoundError):
+                done.absent.append(key)
+            else:
+                done.failed[key] = _explained(key, error)
+        return done
 
     def sweep(self) -> int:
         """Remove temporary files older than an hour; returns how many."""
@@ -180,11 +221,15 @@ def explained(what: str) -> Iterator[None]:
         yield
     except CharloomError:
         raise
-    except FileExistsError as error:
-        raise Conflict(f"{what} is already in the store.", code="file_exists") from error
-    except (FileNotFoundError, IsADirectoryError) as error:
-        raise NotFound(f"{what} is not in the store.", code="file_not_found") from error
     except OSError as error:
-        number = error.errno or (errno.EACCES if isinstance(error, PermissionError) else 0)
-        reason = _REASONS.get(number, _SILENT)
-        raise StorageFailed(f"{what} cannot be stored or read: {reason}.") from error
+        raise _explained(what, error) from error
+
+
+def _explained(what: str, error: OSError) -> CharloomError:
+    if isinstance(error, FileExistsError):
+        return Conflict(f"{what} is already in the store.", code="file_exists")
+    if isinstance(error, FileNotFoundError | IsADirectoryError):
+        return NotFound(f"{what} is not in the store.", code="file_not_found")
+    number = error.errno or (errno.EACCES if isinstance(error, PermissionError) else 0)
+    reason = _REASONS.get(number, _SILENT)
+    return StorageFailed(f"{what} cannot be stored or read: {reason}.")

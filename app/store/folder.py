@@ -13,11 +13,13 @@ import os
 import re
 import stat
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, Final
 from uuid import uuid4
+
+from .seen import Stamp
 
 _STALE_SECONDS: Final = 3600
 _TEMPORARY: Final = re.compile(r"\..+\.[0-9a-f]{32}\.part")
@@ -81,11 +83,34 @@ class Folder:
                         raise
         return found
 
-    def delete(self, key: str) -> None:
-        path = self._inside(key)
-        with suppress(FileNotFoundError):
-            path.unlink()
-            _flush_folder(path.parent)
+    def stamps(self, keys: Sequence[str]) -> dict[str, Stamp | OSError]:
+        found: dict[str, Stamp | OSError] = {}
+        for key in keys:
+            try:
+                found[key] = _stamp(self._inside(key).stat())
+            except OSError as error:
+                found[key] = _absent() if error.errno in (errno.ENOENT, errno.ENOTDIR) else error
+        return found
+
+    def remove(self, keys: Sequence[str]) -> dict[str, OSError | None]:
+        done: dict[str, OSError | None] = {}
+        touched: dict[Path, list[str]] = {}
+        for key in keys:
+            try:
+                path = self._inside(key)
+                path.unlink()
+                done[key] = None
+                touched.setdefault(path.parent, []).append(key)
+            except (FileNotFoundError, NotADirectoryError):
+                done[key] = _absent()
+            except OSError as error:
+                done[key] = error
+        for folder, removed in touched.items():
+            try:
+                _flush_folder(folder)
+            except OSError as error:  # the files may be back after a crash
+                done.update(dict.fromkeys(removed, error))
+        return done
 
     def sweep(self) -> int:
         swept = 0
@@ -115,6 +140,19 @@ class Folder:
         if not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(self._root)):
             raise OSError(errno.ELOOP, "a link leads out of the store")
         return path
+
+
+def _stamp(found: os.stat_result) -> Stamp | OSError:
+    if not stat.S_ISREG(found.st_mode):
+        return _absent()
+    # A change that keeps the size and sets the time of writing back still shows in the
+    # time of the inode's change.
+    mark = f"{found.st_dev}-{found.st_ino}-{found.st_mtime_ns}-{found.st_ctime_ns}"
+    return Stamp(found.st_size, mark)
+
+
+def _absent() -> FileNotFoundError:
+    return FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
 
 
 def _give_name(temporary: Path, target: Path) -> None:

@@ -8,14 +8,20 @@ own environment variables (for S3: ``AWS_ACCESS_KEY_ID``, ``AWS_ENDPOINT_URL``, 
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterable, Iterator
+import threading
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from io import BytesIO
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Final
 
 import fsspec
 
 from ..errors import InvalidInput
+from .seen import Stamp
+
+_LISTING_SECONDS: Final = 5.0
+"""How long one listing answers for the stamps of many objects."""
 
 
 class Objects:
@@ -35,6 +41,9 @@ class Objects:
                 "the package s3fs.",
             ) from error
         self._prefix = prefix.rstrip("/")
+        self._listing = threading.Lock()
+        self._listed: dict[str, Stamp] = {}
+        self._listed_at = -float("inf")
 
     def write(self, key: str, pieces: Iterable[bytes | memoryview]) -> None:
         """Write a new object; raises FileExistsError and leaves an existing object unchanged."""
@@ -56,26 +65,69 @@ class Objects:
         return None
 
     def sizes(self, folder: str) -> dict[str, int]:
+        return {key: stamp.size_bytes for key, stamp in self._find(folder).items()}
+
+    def stamps(self, keys: Sequence[str]) -> dict[str, Stamp | OSError]:
+        try:
+            if len(keys) == 1:  # one object is asked for itself; for many, one listing is cheaper
+                with _as_os_errors():
+                    return {keys[0]: _stamp(self._system.info(self._path(keys[0])))}
+            listed = self._lately_listed(keys)
+        except OSError as error:
+            return dict.fromkeys(keys, error)
+        return {key: listed.get(key) or _absent() for key in keys}
+
+    def remove(self, keys: Sequence[str]) -> dict[str, OSError | None]:
+        done: dict[str, OSError | None] = {}
+        for key in keys:
+            try:
+                with _as_os_errors():
+                    if not self._system.exists(self._path(key)):
+                        raise _absent()
+                    self._system.rm_file(self._path(key))
+                done[key] = None
+            except OSError as error:
+                done[key] = error
+        return done
+
+    def sweep(self) -> int:
+        return 0  # partly written objects are never visible
+
+    def _find(self, folder: str) -> dict[str, Stamp]:
         with _as_os_errors():
             found = self._system.find(f"{self._prefix}/{folder}".rstrip("/"), detail=True)
         start = len(self._prefix) + 1
         # Consoles represent a "folder" by an empty object whose name ends with a slash.
         return {
-            path[start:]: int(facts["size"])
+            path[start:]: _stamp(facts)
             for path, facts in found.items()
             if path[start:] and not path.endswith("/")
         }
 
-    def delete(self, key: str) -> None:
-        with _as_os_errors():
-            if self._system.exists(self._path(key)):
-                self._system.rm_file(self._path(key))
-
-    def sweep(self) -> int:
-        return 0  # partly written objects are never visible
+    def _lately_listed(self, keys: Sequence[str]) -> Mapping[str, Stamp]:
+        """A listing that has all of these keys, or a new one."""
+        # Whoever comes meanwhile waits for this listing, but not for ever.
+        if not self._listing.acquire(timeout=_LISTING_SECONDS):
+            raise OSError(errno.EIO, "the object store takes long to list")
+        try:
+            old = time.monotonic() - self._listed_at > _LISTING_SECONDS
+            if old or not self._listed.keys() >= set(keys):
+                self._listed = self._find("")
+                self._listed_at = time.monotonic()
+            return self._listed
+        finally:
+            self._listing.release()
 
     def _path(self, key: str) -> str:
         return f"{self._prefix}/{key}"
+
+
+def _absent() -> FileNotFoundError:
+    return FileNotFoundError(errno.ENOENT, "there is no such object")
+
+
+def _stamp(facts: Mapping[str, Any]) -> Stamp:
+    return Stamp(int(facts["size"] or 0), str(facts.get("ETag") or facts.get("etag") or ""))
 
 
 @contextmanager

@@ -28,6 +28,7 @@ from .http.room import Room
 DRAIN_SECONDS: Final = 20.0
 _DESCRIBED: Final = 2
 _READY_SECONDS: Final = 3.0
+_SAID: Final = 20
 _log = logging.getLogger(__name__)
 
 ModelHold: TypeAlias = Hold[ModelVersion]
@@ -61,21 +62,26 @@ class Backend:
         except InvalidArtifact as error:  # a file of ours, not the client's
             raise StorageFailed(error.message, code="damaged_model") from error
 
-    async def missing(self) -> list[str]:
-        """Which of database, store and engine are not ready to serve."""
-        found = ["engine"] if self.engine.draining else []
+    async def missing(self) -> dict[str, str]:
+        """Which of database, store and engine are not ready to serve, each with a sentence."""
+        found = {"engine": "The server is stopping."} if self.engine.draining else {}
+
+        def look_into_store() -> None:
+            if "database" in found:  # what it knows cannot be compared with the files
+                self.installation.models.sizes("readyz")
+            else:
+                self.registry.check_store()
+
         database = self.installation.database
-        for name, check in (("database", database.ping), ("store", self._look_into_store)):
+        for name, check in (("database", database.ping), ("store", look_into_store)):
             try:
                 with anyio.fail_after(_READY_SECONDS):
                     await asyncio.to_thread(check)
-            except (CharloomError, TimeoutError):
-                found.append(name)
+            except CharloomError as error:
+                found[name] = error.message
+            except TimeoutError:
+                found[name] = f"The {name} does not answer within {_READY_SECONDS:g} seconds."
         return found
-
-    def _look_into_store(self) -> None:
-        # An empty prefix: an object store answers at once.
-        self.installation.models.sizes("readyz")
 
     def drain(self) -> asyncio.Task[None]:
         """Stop taking requests and end those that run too long; each call gives the same task."""
@@ -116,8 +122,10 @@ def _prepare(installation: FullInstallation) -> None:
 def _say_what_was_found(report: Synchronised) -> None:
     for model in report.added:
         _log.info("found model %s", model)
-    for model in report.missing:
+    for model in report.missing[:_SAID]:
         _log.warning("the file of model %s is missing", model)
+    if len(report.missing) > _SAID:
+        _log.warning("the files of %d more are missing", len(report.missing) - _SAID)
     for key, reason in report.damaged.items():
         _log.warning("skipped %s: %s", key, reason)
 

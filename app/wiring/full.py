@@ -114,6 +114,7 @@ class FullInstallation(Installation):
             slots=settings.training_slots,
             times=self.times,
             retention=Retention(self.database, self.checkpoints, days=days),
+            chores=(self.registry.deletions.sweep, self.datasets.deletions.sweep),
         )
 
     @property

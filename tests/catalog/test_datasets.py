@@ -102,8 +102,9 @@ def test_another_format_of_the_same_text_is_refused(datasets: Datasets, tmp_path
 def test_a_lost_file_comes_back_with_the_next_upload(datasets: Datasets, tmp_path: Path) -> None:
     dataset, _ = upload(datasets)
     (tmp_path / "datasets" / dataset.uri).unlink()
-    with pytest.raises(NotFound), datasets.local(dataset):
+    with pytest.raises(StorageFailed) as missing, datasets.local(dataset):
         raise AssertionError
+    assert missing.value.code == "dataset_file_missing"
     assert upload(datasets) == (dataset, False)
     with datasets.local(dataset) as path:
         assert path.read_bytes() == TEXT
@@ -322,5 +323,6 @@ def test_from_an_object_store_too(sqlite_database: Database, tmp_path: Path) -> 
         assert path.read_bytes() == TEXT
     assert not path.exists()
     datasets.delete(dataset.id)
-    with pytest.raises(NotFound), datasets.local(dataset):
+    with pytest.raises(StorageFailed) as missing, datasets.local(dataset):
         raise AssertionError
+    assert missing.value.code == "dataset_file_missing"

@@ -136,3 +136,36 @@ def test_doctor_finds_what_is_wrong(charloom: Command, with_models: Path) -> Non
     assert result.exit_code == 1
     assert "WRONG models" in result.stdout
     assert "words/1.safetensors" in result.stdout
+
+
+def test_doctor_names_every_file_that_is_wrong(charloom: Command, with_models: Path) -> None:
+    whole = (with_models / "words/1.safetensors").read_bytes()
+    (with_models / "many").mkdir()
+    for number in range(1, 16):
+        (with_models / f"many/{number}.safetensors").write_bytes(whole)
+    assert charloom("doctor").exit_code == 0
+    for number in range(1, 16):
+        garbled = whole[:-1] + bytes([whole[-1] ^ number])  # of the same size
+        (with_models / f"many/{number}.safetensors").write_bytes(garbled)
+    (with_models / "prose/1.safetensors").unlink()
+    for number in range(20, 25):
+        (with_models / f"many/{number}.safetensors").write_bytes(b"no model")
+    result = charloom("doctor")
+    assert result.exit_code == 1
+    shown = [line for line in result.stdout.splitlines() if ".safetensors: " in line]
+    assert len(shown) == 20
+    assert sum("is not the one that was published" in line for line in shown) == 15
+    assert "21 files of " in result.stdout
+    assert "and 1 more" in result.stdout
+
+
+def test_doctor_says_that_the_store_is_away(charloom: Command, with_models: Path) -> None:
+    assert charloom("doctor").exit_code == 0
+    with_models.rename(with_models.with_name("elsewhere"))
+    result = charloom("doctor")
+    assert result.exit_code == 1
+    assert "none of the model files that the database knows" in result.stdout
+    table = charloom("models")
+    assert table.stdout.count("missing") == 2
+    with_models.with_name("elsewhere").rename(with_models)
+    assert "missing" not in charloom("models").stdout

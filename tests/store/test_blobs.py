@@ -16,6 +16,7 @@ from app.database.session import Database
 from app.errors import CharloomError, Conflict, InvalidInput, NotFound, StorageFailed
 from app.store.artifact import write
 from app.store.blobs import BlobStore
+from app.store.seen import Stamp
 from tests.models import tiny_artifact
 
 KEY = "names/1.safetensors"
@@ -122,6 +123,37 @@ def test_what_is_not_there(blobs: BlobStore) -> None:
     blobs.delete(KEY)
     assert blobs.sizes() == {}
     assert blobs.sweep() == 0
+
+
+def test_files_are_looked_at_without_being_read(blobs: BlobStore) -> None:
+    blobs.put(KEY, b"first")
+    blobs.put("names/2.safetensors", b"longer")
+    keys = [KEY, "names/2.safetensors", "names/3.safetensors", "names"]
+    seen = blobs.stamps(keys)
+    assert [type(each) for each in seen.values()] == [Stamp, Stamp, NotFound, NotFound]
+    assert list(seen) == keys
+    one, two = seen[KEY], seen["names/2.safetensors"]
+    assert isinstance(one, Stamp)
+    assert isinstance(two, Stamp)
+    assert (one.size_bytes, two.size_bytes) == (5, 6)
+    assert one.mark
+    assert one.mark != two.mark
+    assert blobs.stamps([KEY]) == {KEY: one}
+    blobs.delete(KEY)
+    blobs.put(KEY, b"other")
+    assert blobs.stamps([KEY])[KEY] != one
+    assert isinstance(blobs.stamps(["nobody/1"])["nobody/1"], NotFound)
+    assert blobs.stamps([]) == {}
+
+
+def test_what_became_of_each_file_that_is_removed_is_told(blobs: BlobStore) -> None:
+    for number in range(3):
+        blobs.put(f"a/{number}", b"x")
+    blobs.put("b/1", b"x")
+    done = blobs.remove(["a/0", "a/1", "a/9", "b/1", "nobody/1"])
+    assert done == (["a/0", "a/1", "b/1"], ["a/9", "nobody/1"], {})
+    assert list(blobs.sizes()) == ["a/2"]
+    assert blobs.remove([]) == ([], [], {})
 
 
 def test_a_local_path_is_given_where_there_is_one(blobs: BlobStore, store_url: str) -> None:

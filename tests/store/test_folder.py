@@ -255,6 +255,24 @@ def test_whichever_call_fails_what_is_there_stays_and_is_listed(tmp_path: Path) 
                 break
 
 
+def test_a_removal_that_is_not_flushed_has_failed(
+    blobs: BlobStore, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a crash the file may be back, so it must not count as removed."""
+    for key in ("a/1", "a/2", "b/1"):
+        blobs.put(key, b"x")
+    flush = os.fsync
+
+    def failing(descriptor: int) -> None:
+        if Path(f"/proc/self/fd/{descriptor}").readlink().name == "a":
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        flush(descriptor)
+
+    monkeypatch.setattr(os, "fsync", failing)
+    done = blobs.remove(["a/1", "a/2", "b/1"])
+    assert (done.removed, done.absent, list(done.failed)) == (["b/1"], [], ["a/1", "a/2"])
+
+
 def test_a_file_system_without_links_is_used_all_the_same(tmp_path: Path) -> None:
     for nth in range(1, 1000):
         blobs = BlobStore(str(tmp_path / str(nth)))

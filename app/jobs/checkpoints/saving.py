@@ -59,7 +59,7 @@ class CheckpointSaver:
                 return load_checkpoint(self._blobs, info)
             except (InvalidInput, NotFound) as error:
                 self._rows.drop(self._claim, info, error.message)
-                self._blobs.delete(info.uri)
+                self._blobs.remove([info.uri])  # or later, by Retention
         return None
 
     def begin(self, trainer: Trainer) -> None:
@@ -94,8 +94,8 @@ class CheckpointSaver:
                 size_bytes=blob.size_bytes,
                 metrics=_metrics(training),
             )
-            for superfluous in self._rows.add(claim, self._run_id, new):
-                self._blobs.delete(superfluous)
+            # Those that cannot be removed now have no row any more: Retention does it later.
+            self._blobs.remove(self._rows.add(claim, self._run_id, new))
             self._saved = (training.step, kind)
         except (StorageFailed, Overloaded) as error:
             self._tell("checkpoint_failed", error.message, level="warning")

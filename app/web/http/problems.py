@@ -129,7 +129,9 @@ def install(app: FastAPI) -> None:
 
 
 async def _on_error(request: Request, error: Exception) -> Response:
-    if _kind(error).status == 500:
+    if isinstance(error, StorageFailed):  # its message is the reason; frames would add nothing
+        _log.error("request %s failed: %s", request_id(request.scope), error.message)
+    elif _kind(error).status == 500:
         _log.error("request %s failed", request_id(request.scope), exc_info=error)
     return problem_response(error, request.scope)
 

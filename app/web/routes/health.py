@@ -16,6 +16,7 @@ from ..dependencies import Backend
 
 router = APIRouter(tags=["health"])
 
+_STARTING: Final = "The server is starting."
 _PAGE: Final = Path(__file__).parents[1] / "ui" / "docs"
 _FILES: Final = frozenset({"swagger-ui-bundle.js", "swagger-ui.css", "favicon.png", "start.js"})
 _POLICY: Final = {
@@ -33,11 +34,12 @@ async def livez() -> Response:
 
 @router.get("/readyz", summary="Check that requests are served")
 async def readyz(request: Request) -> Response:
-    """503, with what is missing, while the server starts, drains or lacks something."""
+    """503, with what is missing and why, while the server starts, drains or lacks something."""
     backend: Backend | None = getattr(request.app.state, "backend", None)
-    missing = ["startup"] if backend is None else await backend.missing()
+    missing = {"startup": _STARTING} if backend is None else await backend.missing()
     if missing:
-        return JSONResponse({"status": "unavailable", "missing": missing}, 503)
+        told = {"status": "unavailable", "missing": list(missing), "reasons": missing}
+        return JSONResponse(told, 503)
     return JSONResponse({"status": "ok", "missing": []})
 
 

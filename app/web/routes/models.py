@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Iterator, Sequence
+from dataclasses import replace
 from typing import Annotated, BinaryIO, Final
 
 from fastapi import APIRouter, Query, Request
+from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse, Response
 
 from ...catalog.model_rows import ModelVersion
-from ...errors import InvalidInput, StorageFailed
-from ...rendering.lists import deleted_object, page
+from ...errors import CharloomError, InvalidInput, StorageFailed
+from ...rendering.lists import cut, deleted_object, listed
 from ...rendering.models import (
     AliasAnswer,
     ModelAnswer,
@@ -34,6 +36,7 @@ router = APIRouter(prefix="/v1/models", tags=["models"])
 
 SAFETENSORS: Final = "application/octet-stream"
 _MIB: Final = 1 << 20
+_LOOK_SECONDS: Final = 3.0
 
 
 @router.get("", response_model=ModelList, summary="List models")
@@ -42,11 +45,14 @@ async def list_models(
 ) -> Response:
     """Every model with its newest version.
 
-    A page has a hundred by default: OpenAI's client reads only the first page.
+    A page has a hundred by default: OpenAI's client reads only the first page. ``status`` is
+    what this server sees of the version's file.
     """
     found = await asyncio.to_thread(served.registry.list)
-    rows = [model_object(each) for each in found]
-    return JSONResponse(page(rows if order == "asc" else rows[::-1], limit, after))
+    rows = found if order == "asc" else found[::-1]
+    shown, more = cut(rows, limit, after, id_of=lambda version: version.name)
+    seen = await _looked_at(served, shown)
+    return JSONResponse(listed([model_object(each) for each in seen], has_more=more))
 
 
 @router.post(
@@ -82,13 +88,18 @@ async def list_versions(
 ) -> Response:
     """Every version of a model, newest first."""
     found = await asyncio.to_thread(served.registry.versions, name)
-    rows = [version_object(each) for each in found]
-    return JSONResponse(page(rows if order == "desc" else rows[::-1], limit, after))
+    rows = found if order == "desc" else found[::-1]
+    shown, more = cut(rows, limit, after, id_of=lambda version: version.id)
+    seen = await _looked_at(served, shown)
+    return JSONResponse(listed([version_object(each) for each in seen], has_more=more))
 
 
 @router.get("/{model:path}/file", summary="Download a model file", response_class=Response)
 async def download(request: Request, served: ServedBy, model: str) -> Response:
-    """The model as one ``.safetensors`` file; its digest is the ETag."""
+    """The model as one ``.safetensors`` file; its digest is the ETag.
+
+    The whole file is checked before the first byte is sent.
+    """
     version = await asyncio.to_thread(served.registry.resolve, model)
     etag = f'"{version.sha256}"'
     headers = {"etag": etag, "cache-control": "no-cache"}
@@ -97,7 +108,8 @@ async def download(request: Request, served: ServedBy, model: str) -> Response:
     filename = f"{version.name.replace(':', '-')}-{version.version}.safetensors"
     headers["content-length"] = str(version.size_bytes)
     headers["content-disposition"] = f'attachment; filename="{filename}"'
-    return Live(_threaded(served.registry.fetch(version)), SAFETENSORS, headers=headers)
+    pieces = await asyncio.to_thread(served.registry.fetch, version)
+    return Live(_threaded(pieces), SAFETENSORS, headers=headers)
 
 
 @router.put(
@@ -133,7 +145,8 @@ async def delete_alias(served: ServedBy, name: str, alias: str) -> Response:
 @router.get("/{model:path}", response_model=ModelAnswer, summary="Show a model")
 async def get_model(served: ServedBy, model: str) -> Response:
     """A model by ``name``, ``name@version`` or ``name@alias``."""
-    return JSONResponse(model_object(await asyncio.to_thread(served.registry.resolve, model)))
+    (version,) = await _looked_at(served, [await asyncio.to_thread(served.registry.resolve, model)])
+    return JSONResponse(model_object(version))
 
 
 @router.delete("/{model:path}", response_model=ModelDeleted, summary="Delete a model or version")
@@ -176,6 +189,22 @@ def _publish(served: Backend, name: str, stream: BinaryIO) -> ModelVersion:
     return served.registry.publish(name, artifact)
 
 
+async def _looked_at(served: Backend, versions: Sequence[ModelVersion]) -> list[ModelVersion]:
+    """The versions with the status of their files; missing if the store does not answer soon."""
+    try:
+        async with asyncio.timeout(_LOOK_SECONDS):
+            return await asyncio.to_thread(served.registry.looked_at, versions)
+    except TimeoutError:
+        reason = "The model store does not answer."
+        return [replace(each, status="missing", status_reason=reason) for each in versions]
+
+
 async def _threaded(pieces: Iterator[bytes]) -> AsyncGenerator[bytes, None]:
-    while (piece := await asyncio.to_thread(next, pieces, None)) is not None:
-        yield piece
+    """The pieces, each read in a thread; the answer is cut off if the file fails on the way."""
+    try:
+        while (piece := await asyncio.to_thread(next, pieces, None)) is not None:
+            yield piece
+    except CharloomError as error:
+        # The length was promised. The server says in one line that the answer is not complete;
+        # an exception that went on from here would be logged twice, with all its frames.
+        raise ClientDisconnect from error

@@ -2,21 +2,27 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import os
 import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from fastapi.testclient import TestClient
 
 from app.catalog.model_rows import ModelVersion
 from app.catalog.models import Registry
+from app.charlm.network_config import NetworkConfig
 from app.main import create_app
 from app.settings import Settings
 from app.store.artifact import Artifact, write
 from tests.models import tiny_artifact
+from tests.serving import serving
+from tests.web.conftest import put_models
 
 _NUMBERS = itertools.count()
 
@@ -163,3 +169,138 @@ def test_a_slow_load_happens_once_and_holds_nobody_up(
         may_go.set()
         assert {each.result().status_code for each in asking} == {200}
     assert opened == ["prose@1"]
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Settings:
+    """A store of this test's own."""
+    models = put_models(tmp_path / "models")
+    return Settings(models_dir=str(models), data_dir=tmp_path / "data", port=0, training_slots=0)
+
+
+def models_of(place: Settings) -> Path:
+    return Path(place.models_dir)
+
+
+def test_a_version_whose_file_is_away_is_unavailable_until_it_is_back(place: Settings) -> None:
+    file = models_of(place) / "words/1.safetensors"
+    dataset = "\n".join(a + b + c for a in "bdklm" for b in "aeiou" for c in "nrst")
+    with TestClient(create_app(place)) as client:
+        client.put("/v1/models/words/aliases/live", json={"version": 1})
+        known = client.post("/v1/datasets?name=words", content=dataset.encode()).json()["id"]
+        job = {"model": "mine", "dataset": known, "base_model": "words@live"}
+        assert client.get("/v1/models/words").json()["status"] == "available"
+        file.rename(file.with_name("elsewhere"))
+        shown = client.get("/v1/models/words@live").json()
+        assert (shown["status"], shown["aliases"]) == ("missing", {"live": 1})
+        assert "words@1 is not in the model store" in shown["status_reason"]
+        for path in ("/v1/models", "/v1/models/words/versions"):
+            listed = {each["id"]: each for each in client.get(path).json()["data"]}
+            assert next(iter(listed.values()))["id"] in ("prose", "words@1")
+            assert {each["status"] for name, each in listed.items() if "words" in name} == {
+                "missing"
+            }
+        for answer in (
+            client.post("/v1/completions", json={"model": "words@live"}),
+            client.post("/v1/score", json={"model": "words", "input": "a"}),
+            client.post("/v1/rank", json={"model": "words", "candidates": ["a"]}),
+            client.get("/v1/models/words/file"),
+            client.post("/v1/jobs", json=job),
+        ):
+            assert answer.status_code == 503
+            assert answer.json()["error"]["code"] == "model_file_missing"
+            assert int(answer.headers["retry-after"]) >= 1
+        assert client.post("/v1/completions", json={"model": "prose"}).status_code == 200
+        file.with_name("elsewhere").rename(file)
+        assert client.post("/v1/completions", json={"model": "words@live"}).status_code == 200
+        assert client.post("/v1/jobs", json=job).status_code == 202
+        assert client.get("/v1/models/words").json()["status_reason"] is None
+
+
+def test_a_store_that_is_away_is_not_ready_and_takes_nothing(place: Settings) -> None:
+    models = models_of(place)
+    with TestClient(create_app(place)):
+        pass
+    models.rename(models.with_name("elsewhere"))
+    with TestClient(create_app(place)) as client:
+        answer = client.get("/readyz")
+        assert (answer.status_code, answer.json()["missing"]) == (503, ["store"])
+        assert "CHARLOOM_MODELS_DIR" in answer.json()["reasons"]["store"]
+        refused = client.post("/v1/models?name=new", content=write(tiny_artifact()))
+        assert refused.status_code == 500
+        assert refused.json()["error"]["code"] == "store_empty"
+        assert not models.exists()
+        models.with_name("elsewhere").rename(models)
+        assert client.get("/readyz").json() == {"status": "ok", "missing": []}
+        taken = client.post("/v1/models?name=new", content=write(tiny_artifact()))
+        assert taken.status_code == 201
+
+
+def test_deleting_is_answered_when_it_is_decided(
+    place: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unlink = os.unlink
+
+    def read_only(path: Any, *arguments: Any, **named: Any) -> None:
+        if str(path).endswith(".safetensors"):
+            raise OSError(30, "Read-only file system")
+        unlink(path, *arguments, **named)
+
+    with TestClient(create_app(place)) as client, monkeypatch.context() as patched:
+        patched.setattr(os, "unlink", read_only)
+        assert client.delete("/v1/models/words").status_code == 200
+        assert client.get("/v1/models/words").status_code == 404
+    with TestClient(create_app(place)) as client:
+        assert [each["id"] for each in client.get("/v1/models").json()["data"]] == ["prose"]
+    assert not (models_of(place) / "words/1.safetensors").exists()
+
+
+def failures(log: list[str]) -> list[str]:
+    """The lines that a log has beside one for each request."""
+    return [line for line in log if " INFO " not in line]
+
+
+def test_a_file_that_is_missing_or_damaged_is_not_begun_to_be_sent(place: Settings) -> None:
+    models = models_of(place)
+    with serving(place) as url:
+        for name in ("words", "prose"):
+            path = models / name / "1.safetensors"
+            content = bytearray(path.read_bytes())
+            content[-1] ^= 1
+            path.write_bytes(content if name == "words" else content[:-1])
+        httpx.post(f"{url}/v1/models?name=gone", content=write(tiny_artifact()))
+        (models / "gone/1.safetensors").unlink()
+        for name, status, code in (
+            ("words", 500, "damaged_model"),
+            ("prose", 500, "damaged_model"),
+            ("gone", 503, "model_file_missing"),
+        ):
+            before = len(url.log)
+            answer = httpx.get(f"{url}/v1/models/{name}/file")
+            assert (answer.status_code, answer.json()["error"]["code"]) == (status, code)
+            time.sleep(0.2)
+            assert len(failures(url.log[before:])) <= 1
+        listed = httpx.get(f"{url}/v1/models").json()["data"]
+        statuses = {each["id"]: each["status"] for each in listed}
+        assert statuses == {"gone": "missing", "prose": "damaged", "words": "damaged"}
+
+
+def test_a_file_that_is_damaged_while_it_is_sent_ends_with_one_line(place: Settings) -> None:
+    large = tiny_artifact(config=NetworkConfig("lstm", 1, 1536, 64))
+    with serving(place) as url:
+        httpx.post(f"{url}/v1/models?name=large", content=write(large), timeout=60)
+        before = len(url.log)
+        received = 0
+        with httpx.stream("GET", f"{url}/v1/models/large/file", timeout=60) as answer:
+            pieces = answer.iter_raw()
+            received += len(next(pieces))
+            with (models_of(place) / "large/1.safetensors").open("r+b") as file:
+                file.seek(-100, os.SEEK_END)
+                file.write(b"x" * 50)
+            with pytest.raises(httpx.RemoteProtocolError):
+                received += sum(map(len, pieces))
+        assert received < int(answer.headers["content-length"])
+        time.sleep(0.2)
+        assert len(failures(url.log[before:])) == 1
+        assert httpx.get(f"{url}/v1/models/large/file").status_code == 500
+        assert httpx.get(f"{url}/v1/models/large").json()["status"] == "damaged"
