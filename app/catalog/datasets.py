@@ -27,7 +27,7 @@ from ..database.session import Database
 from ..database.tables import new_ulid
 from ..errors import CharloomError, Conflict, InvalidInput, NotFound, StorageFailed
 from ..store.blobs import BlobStore, explained
-from ..training.prepare import Profile, prepare
+from ..training.profile import Profile, describe
 from . import dataset_rows
 from .dataset_rows import Order
 from .deletions import Deletions
@@ -230,7 +230,7 @@ class Datasets:
         return self._scratch
 
     def _take(self, path: Path, name: str, format: CorpusFormat | None) -> tuple[Dataset, bool]:
-        profile = prepare(path, format=format, scratch=self.scratch_folder()).profile
+        profile = describe(path, format=format, scratch=self.scratch_folder())
         if before := self._known(profile, format):
             self._mend(before, path)
             return before, False

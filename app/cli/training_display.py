@@ -15,7 +15,7 @@ from ..catalog.model_rows import ModelVersion
 from ..charlm.training import Progress
 from ..rendering.choices import choice_line, plan_choices
 from ..training.planning import TrainingPlan
-from ..training.prepare import Profile
+from ..training.profile import Profile
 from . import console
 
 _LINE_SECONDS: Final = 10.0  # between lines, where there is no terminal

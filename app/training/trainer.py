@@ -11,6 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any, Final
 
 import numpy as np
@@ -139,9 +140,9 @@ class Trainer:
 
     def _held_out_records(self) -> Iterator[Ids]:
         """Records for the calibration, spread over the validation split."""
-        records = list(self.prepared.corpus.records("validation"))
-        step = max(1, len(records) // _CALIBRATED)
-        return iter(records[::step])
+        corpus = self.prepared.corpus
+        count = sum(1 for _ in corpus.records("validation"))
+        return islice(corpus.records("validation"), 0, None, max(1, count // _CALIBRATED))
 
     def _verbatim_copy_rate(self, decoder: Decoder) -> float:
         """The share of samples that occur verbatim in the training text.

@@ -5,21 +5,17 @@ from __future__ import annotations
 import hashlib
 import subprocess
 import sys
-import tempfile
 import unicodedata
 from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from app.charlm.corpus.lines import LineCorpus
 from app.charlm.corpus.text import TextCorpus
 from app.charlm.vocabulary import Vocabulary
 from app.errors import InvalidCorpus, NotFound, StorageFailed
-from app.training import prepare as datasets
-from app.training.prepare import guess_format, prepare, text_pieces
+from app.training.prepare import prepare
 
 NAMED = [unicodedata.name(chr(point), "") for point in range(65, 1500)]
 NAMES = "\n".join(sorted({name.split()[-1].lower() for name in NAMED if name}))
@@ -70,32 +66,6 @@ def test_a_known_vocabulary_is_widened(tmp_path: Path) -> None:
     assert set(NAMES) - {"\n"} <= set(widened.characters)
 
 
-@pytest.mark.parametrize(
-    ("lengths", "guessed"),
-    [
-        ([5, 6, 7, 0], "lines"),
-        ([5, 6, 7, 8], "lines"),
-        ([5, 0, 7, 8], "text"),
-        ([5000], "text"),
-        ([400, 500, 600, 700], "text"),
-    ],
-)
-def test_the_format_is_guessed(lengths: list[int], guessed: str) -> None:
-    assert guess_format(np.array(lengths)) == guessed
-
-
-@given(st.lists(st.sampled_from(["a", "唐", "\r", "\n", "\r\n", "\U0001f600"]), max_size=40))
-def test_pieces_of_any_size_give_the_same_text(parts: list[str]) -> None:
-
-    text = "".join(parts)
-    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
-        path = write(Path(folder), text)
-        for size in (1, 2, 3, 1000):
-            patch.setattr(datasets, "_PIECE", size)
-            plain = text.replace("\r\n", "\n").replace("\r", "\n")
-            assert "".join(text_pieces(path)) == plain
-
-
 # --- Bad input --------------------------------------------------------------------------
 
 
@@ -120,14 +90,6 @@ def test_what_cannot_be_used_is_refused_with_what_to_do(
 def test_one_line_as_lines_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InvalidCorpus, match=r"1 distinct lines.*format 'text'"):
         prepare(write(tmp_path, "a single line that is long enough"), format="lines")
-
-
-def test_the_place_of_a_wrong_byte_is_right_in_later_pieces(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(datasets, "_PIECE", 7)
-    with pytest.raises(InvalidCorpus, match="byte 1000 "):
-        prepare(write(tmp_path, "唐x".encode() * 250 + b"\xffabc"))
 
 
 def test_a_mark_and_foreign_line_ends_are_mended_and_mentioned(tmp_path: Path) -> None:

@@ -8,8 +8,8 @@ Shapes: B rows, T time steps.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Final
+from collections.abc import Iterator, Sequence
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,10 +17,26 @@ from numpy.typing import NDArray
 from ...errors import InvalidCorpus
 from ..vocabulary import BOUNDARY, Ids
 from .format import DEFAULT_FRACTION, CorpusFormat, check_fractions
+from .hashing import LINE_END, Hashes, hashed_lines, mixed
 from .windows import IGNORED, SplitName, Window, Windows
 
 MINIMUM_RECORDS: Final = 3
+_PIECE: Final = 1 << 20  # characters hashed at once
+_MERGED_AT_ONCE: Final = 1 << 20  # lines
 _PAD_TO: Final = 8  # keeps distinct shapes few: oneDNN caches a primitive for each
+
+
+Places = NDArray[np.signedinteger[Any]]
+"""Places, lengths or counts: 32 bits each unless the text is so long that they need 64."""
+
+
+def check_records(distinct: int) -> None:
+    """Raise InvalidCorpus if a text has too few distinct lines to be split."""
+    if distinct < MINIMUM_RECORDS:
+        raise InvalidCorpus(
+            f"The text has {distinct} distinct lines; at least {MINIMUM_RECORDS} are "
+            "needed for a line model. If this is running text, use the format 'text'."
+        )
 
 
 class LineCorpus:
@@ -45,19 +61,13 @@ class LineCorpus:
     ) -> None:
         check_fractions(validation_fraction, test_fraction)
         self._ids = ids
-        starts, lengths = _line_places(ids)
-        hashes = _line_hashes(ids, starts, lengths, points_V)
-        distinct, first, counts = np.unique(hashes, return_index=True, return_counts=True)
-        if len(distinct) < MINIMUM_RECORDS:
-            raise InvalidCorpus(
-                f"The text has {len(distinct)} distinct lines; at least {MINIMUM_RECORDS} are "
-                "needed for a line model. If this is running text, use the format 'text'."
-            )
-        self.duplicates = int(counts.sum() - len(distinct))
-        self._starts, self._lengths = starts[first], lengths[first]
-        draw = _mixed(distinct ^ _mixed(np.array([seed], dtype=np.uint64)))
-        self._counts = counts
-        self._splits = _hash_split(draw, validation_fraction, test_fraction)
+        distinct = _Distinct.of(ids, points_V)
+        check_records(len(distinct.hashes))
+        self.duplicates = int(distinct.counts.sum()) - len(distinct.hashes)
+        self._starts, self._lengths = distinct.starts, distinct.lengths
+        self._counts = distinct.counts
+        draw = mixed(distinct.hashes ^ mixed(np.array([seed], dtype=np.uint64)))
+        self._splits = _hash_split(draw, validation_fraction, test_fraction, distinct.counts.dtype)
 
     def characters(self, split: SplitName) -> int:
         """The number of symbols predicted in one pass over a split.
@@ -75,14 +85,16 @@ class LineCorpus:
         Records of similar length share a batch. A record longer than ``window`` takes
         several windows, with its state carried.
         """
-        chosen = np.repeat(self._splits["train"], self._counts[self._splits["train"]])
         random = np.random.default_rng([seed, epoch])
-        order = random.permutation(chosen)
+        order = np.repeat(self._splits["train"], self._counts[self._splits["train"]])
+        random.shuffle(order)
         rows = min(rows, len(order))
         # A plain sort would put the short records first in every epoch. The noise varies
         # each record's neighbours, the permutation of the batches their order.
-        keys = self._lengths[order] + random.random(len(order))
+        keys = random.random(len(order))
+        keys += self._lengths[order]
         order = order[np.argsort(keys, kind="stable")]
+        del keys
         order = np.append(order, order[: -len(order) % rows])
         batches = random.permutation(order.reshape(-1, rows))
         return _LineWindows(self._ids, self._starts, self._lengths, batches, window)
@@ -116,9 +128,9 @@ class _LineWindows(Windows):
     def __init__(
         self,
         ids: Ids,
-        starts: NDArray[np.int64],
-        lengths: NDArray[np.int64],
-        batches: NDArray[np.int64],
+        starts: Places,
+        lengths: Places,
+        batches: Places,
         window: int,
     ) -> None:
         self._ids, self._starts, self._lengths = ids, starts, lengths
@@ -150,70 +162,64 @@ class _LineWindows(Windows):
         return Window(inputs_BT, targets_BT, np.full(len(records), piece == 0))
 
 
-def _line_places(ids: Ids) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Starts and lengths of the non-empty lines."""
-    ends = np.flatnonzero(ids == BOUNDARY)
-    if len(ids) and (not len(ends) or ends[-1] != len(ids) - 1):
-        ends = np.append(ends, len(ids))
-    starts = np.append(0, ends[:-1] + 1) if len(ends) else ends
-    full = ends > starts
-    return starts[full], (ends - starts)[full]
+class _Distinct(NamedTuple):
+    """The distinct lines of a text, by ascending hash.
 
-
-_HASHED_AT_ONCE: Final = 1 << 22  # characters
-_BASE: Final = 0x9E3779B97F4A7C15  # of the polynomial: 2^64 / golden ratio, odd
-
-
-def _line_hashes(
-    ids: Ids,
-    starts: NDArray[np.int64],
-    lengths: NDArray[np.int64],
-    points_V: NDArray[np.uint32],
-) -> NDArray[np.uint64]:
-    """A 64-bit polynomial hash of each line's code points, mixed (splitmix64).
-
-    Among ten million lines, two different ones share a hash with probability 3e-6. One
-    would then be taken for a duplicate of the other.
+    For each its hash, the place and length of its first occurrence, and how often it occurs.
     """
-    hashes = np.zeros(len(starts), dtype=np.uint64)
-    powers = np.full(int(lengths.max(initial=0)), _BASE, dtype=np.uint64).cumprod()
-    first = 0
-    while first < len(starts):
-        until = int(np.searchsorted(starts, starts[first] + _HASHED_AT_ONCE))
-        last = max(first + 1, until)
-        begin, end = int(starts[first]), int(starts[last - 1] + lengths[last - 1])
-        points = points_V[np.asarray(ids[begin:end])].astype(np.uint64) + np.uint64(1)
-        length_of = lengths[first:last]
-        inside = np.repeat(starts[first:last] - begin, length_of) + _ramp(length_of)
-        terms = points[inside] * powers[_ramp(length_of)]
-        begins = np.append(0, length_of.cumsum()[:-1])
-        hashes[first:last] = np.add.reduceat(terms, begins)
-        first = last
-    return _mixed(hashes)
+
+    hashes: Hashes
+    starts: Places
+    lengths: Places
+    counts: Places
+
+    @classmethod
+    def of(cls, ids: Ids, points_V: NDArray[np.uint32]) -> _Distinct:
+        """Those of ``ids``; the memory grows with the distinct lines, not with all of them."""
+        small = len(ids) < np.iinfo(np.int32).max
+        kind: type[np.signedinteger[Any]] = np.int32 if small else np.int64
+        empty = np.empty(0, dtype=kind)
+        known = cls(np.empty(0, dtype=np.uint64), empty, empty, empty)
+        new: list[_Distinct] = []
+        waiting = 0
+        for lines in hashed_lines(_value_pieces(ids, points_V)):
+            starts, lengths = lines.starts.astype(kind), lines.lengths.astype(kind)
+            new.append(cls(lines.hashes, starts, lengths, np.ones(len(starts), dtype=kind)))
+            waiting += len(starts)
+            # Merging costs as much as is known, so as much must wait for it.
+            if waiting >= max(_MERGED_AT_ONCE, len(known.hashes)):
+                known, new, waiting = _merged([known, _merged(new)]), [], 0
+        return _merged([known, _merged(new)]) if new else known
 
 
-def _ramp(lengths: NDArray[np.int64]) -> NDArray[np.int64]:
-    """0, 1, …, n-1 for every n of ``lengths``, concatenated."""
-    ends = lengths.cumsum()
-    ramp: NDArray[np.int64] = np.arange(int(ends[-1])) - np.repeat(ends - lengths, lengths)
-    return ramp
+def _merged(parts: Sequence[_Distinct]) -> _Distinct:
+    """Lines of several stretches of a text, in its order, each line once."""
+    hashes, starts, lengths, counts = map(np.concatenate, zip(*parts, strict=True))
+    order = np.argsort(hashes, kind="stable")  # of the same lines, the first comes first
+    hashes = hashes[order]
+    firsts = np.flatnonzero(np.append(True, hashes[1:] != hashes[:-1])[: len(hashes)])
+    kept = order[firsts]
+    counts = np.add.reduceat(counts[order], firsts) if len(firsts) else counts
+    return _Distinct(hashes[firsts], starts[kept], lengths[kept], counts)
 
 
-def _mixed(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """The finaliser of splitmix64 (Steele, Lea and Flood 2014)."""
-    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return values ^ (values >> np.uint64(31))
+def _value_pieces(ids: Ids, points_V: NDArray[np.uint32]) -> Iterator[Hashes]:
+    """The values of a text for its hash, in pieces."""
+    values_V = points_V.astype(np.uint64) + np.uint64(1)
+    values_V[BOUNDARY] = LINE_END
+    for first in range(0, len(ids), _PIECE):
+        yield values_V[np.asarray(ids[first : first + _PIECE])]
 
 
 def _hash_split(
-    draw: NDArray[np.uint64], validation: float, test: float
-) -> dict[SplitName, NDArray[np.int64]]:
+    draw: Hashes, validation: float, test: float, kind: np.dtype[Any]
+) -> dict[SplitName, Places]:
     """Split records by their hash, in hash order, so that any prefix is a fair sample.
 
-    A split that would be empty in a tiny corpus takes the nearest record.
+    A split that would be empty in a tiny corpus takes the nearest record. ``kind`` is the type
+    of the records' numbers.
     """
-    order = np.argsort(draw, kind="stable")
+    order = np.argsort(draw, kind="stable").astype(kind)
     uniform = draw[order] / 2.0**64
     low = int(np.searchsorted(uniform, validation))
     high = int(np.searchsorted(uniform, validation + test))

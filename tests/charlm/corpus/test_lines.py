@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import subprocess
+import sys
 from collections import Counter
 
 import numpy as np
@@ -10,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from app.charlm.corpus import lines as corpus_lines
 from app.charlm.corpus.lines import LineCorpus
 from app.charlm.corpus.windows import IGNORED, SplitName, Window, smallest_id_type
 from app.charlm.vocabulary import BOUNDARY, Vocabulary, code_points
@@ -134,6 +137,36 @@ def test_a_test_split_can_be_left_out() -> None:
     corpus = LineCorpus(ids, np.array([0, 0, 97, 98], dtype=np.uint32), test_fraction=0)
     assert corpus.characters("test") == 0
     assert list(corpus.evaluation_windows("test", 4, 8)) == []
+
+
+@given(LINES, st.integers(1, 30), st.integers(1, 9))
+def test_merging_in_parts_changes_nothing(lines: list[str], piece: int, merged: int) -> None:
+    whole, vocabulary = corpus_of(lines)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(corpus_lines, "_PIECE", piece)
+        patch.setattr(corpus_lines, "_MERGED_AT_ONCE", merged)
+        parts, _ = corpus_of(lines)
+    assert parts.duplicates == whole.duplicates
+    for split in SPLITS:
+        assert texts(parts, vocabulary, split) == texts(whole, vocabulary, split)
+        assert parts.characters(split) == whole.characters(split)
+    one, other = (corpus.training_windows(1, 4, 8, seed=2) for corpus in (parts, whole))
+    assert all(np.array_equal(a.targets_BT, b.targets_BT) for a, b in zip(one, other, strict=True))
+
+
+def test_repeated_and_empty_lines_cost_next_to_nothing() -> None:
+    code = """
+import resource
+import numpy as np
+from app.charlm.corpus import lines as corpus_lines
+from app.charlm.corpus.lines import LineCorpus
+ids = np.tile(np.array([2, 1, 3, 1, 1, 1, 4, 1], dtype=np.uint8), 4 << 20)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+assert LineCorpus(ids, np.array([0, 0, 97, 98, 99], dtype=np.uint32)).duplicates
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert int(done.stdout) < 200_000, "KiB, for 12 million lines and as many empty ones"
 
 
 @pytest.mark.parametrize("ids", [[], [1, 1], [2, 1, 2, 1]])

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from app.charlm.corpus import text as corpus_text
 from app.charlm.corpus.text import TextCorpus
 from app.charlm.corpus.windows import IGNORED, SplitName
 from app.charlm.vocabulary import BOUNDARY
@@ -126,7 +127,10 @@ def test_evaluation_can_be_bounded() -> None:
     assert sum(w.characters for w in corpus.evaluation_windows("validation", 3, 9, 50)) == 50
 
 
-def test_records_are_the_lines_without_their_ends() -> None:
+def test_records_are_the_lines_without_their_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     ids = np.array([3, 3, 2, 2, 4, 2] * 5, dtype=np.uint8)
     corpus = TextCorpus(ids, newline_id=2, validation_fraction=0.2, test_fraction=0.2)
     assert [r.tolist() for r in corpus.records("train")] == [[3, 3], [4]] * 3
+    for searched in (1, 2, 3, 5):
+        monkeypatch.setattr(corpus_text, "_SEARCHED_AT_ONCE", searched)
+        assert [r.tolist() for r in corpus.records("train")] == [[3, 3], [4]] * 3
