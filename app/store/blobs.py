@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, Final, NamedTuple, Protocol
@@ -30,13 +30,17 @@ class Blob(NamedTuple):
     sha256: str
 
 
+PassOver = Callable[[str, OSError], None]
+"""Called with the path, in the store, of what cannot be read, and why."""
+
+
 class _Backend(Protocol):
     """Where the files are. Raises OSError; FileExistsError when another ``write`` was first."""
 
     def write(self, key: str, pieces: Iterable[bytes | memoryview]) -> None: ...
     def open(self, key: str) -> AbstractContextManager[BinaryIO]: ...
     def local_path(self, key: str) -> Path | None: ...
-    def sizes(self, folder: str) -> dict[str, int]: ...
+    def sizes(self, folder: str, pass_over: PassOver | None) -> dict[str, int]: ...
     def delete(self, key: str) -> None: ...
     def sweep(self) -> int: ...
 
@@ -119,14 +123,22 @@ class BlobStore:
         with explained(key):
             return self._backend.local_path(_checked(key))
 
-    def sizes(self, folder: str = "") -> dict[str, int]:
+    def sizes(self, folder: str = "", skipped: dict[str, str] | None = None) -> dict[str, int]:
         """The size in bytes of every file, or of those in one folder, by key and sorted.
 
         A file that was copied in by hand may have a name that cannot be a key; it is
-        listed so that it can be reported, but cannot be opened.
+        listed so that it can be reported, but cannot be opened. A file or folder that
+        cannot be read raises, as its files exist; with ``skipped`` it is passed over, and
+        the reason is put there under its path (``.`` for the store's own folder).
         """
+
+        def pass_over(path: str, error: OSError) -> None:
+            assert skipped is not None
+            skipped[path] = f"it cannot be read: {_reason(error)}"
+
         with explained("The store"):
-            return dict(sorted(self._backend.sizes(folder and _checked(folder)).items()))
+            told = None if skipped is None else pass_over
+            return dict(sorted(self._backend.sizes(folder and _checked(folder), told).items()))
 
     def delete(self, key: str) -> None:
         """Remove a file; a missing file is no error."""
@@ -185,6 +197,9 @@ def explained(what: str) -> Iterator[None]:
     except (FileNotFoundError, IsADirectoryError) as error:
         raise NotFound(f"{what} is not in the store.", code="file_not_found") from error
     except OSError as error:
-        number = error.errno or (errno.EACCES if isinstance(error, PermissionError) else 0)
-        reason = _REASONS.get(number, _SILENT)
-        raise StorageFailed(f"{what} cannot be stored or read: {reason}.") from error
+        raise StorageFailed(f"{what} cannot be stored or read: {_reason(error)}.") from error
+
+
+def _reason(error: OSError) -> str:
+    number = error.errno or (errno.EACCES if isinstance(error, PermissionError) else 0)
+    return _REASONS.get(number, _SILENT)
