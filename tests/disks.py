@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import resource
@@ -12,6 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Any
+
+import pytest
 
 MEBIBYTE = 1 << 20
 FULL_DISK_SIZE = 8 * MEBIBYTE
@@ -77,6 +80,21 @@ def read_only_disk(folder: Path) -> Iterator[Path]:
             unmount(folder)
         return
     yield Path("/sys/kernel")
+
+
+@contextmanager
+def unreadable_folder(folder: Path) -> Iterator[None]:
+    """A folder that cannot be listed, even by root, whom permissions do not bind."""
+    real = os.scandir
+
+    def scandir(path: Any = ".") -> Any:
+        if Path(path) == folder:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return real(path)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "scandir", scandir)
+        yield
 
 
 def mounted(folder: Path, options: str) -> bool:

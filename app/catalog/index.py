@@ -17,9 +17,9 @@ Knows files, but no network: ``models`` reads and writes artifacts.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import NoReturn
+from typing import Final, NoReturn
 
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
@@ -43,6 +43,11 @@ from .deletions import Deletions
 from .model_files import ModelFiles, changed
 from .model_rows import ModelVersion
 
+_AT_ONCE: Final = 100  # new files registered in one transaction: each waits for the disk
+
+Progress = Callable[[int, int], None]
+"""Called with the numbers of files checked and of all files."""
+
 ModelVersions = list[ModelVersion]
 
 
@@ -61,9 +66,10 @@ class Staged:
 
 @dataclass
 class Synchronised:
-    """What ``synchronise`` found: ids of new and of missing versions, and damaged files.
+    """What ``synchronise`` found: ids of new and of missing versions, and what it passed over.
 
-    ``damaged`` maps the key of each damaged file to what is wrong with it.
+    ``damaged`` maps the key of each file that is damaged or has a damaged row, and of each file
+    or folder that cannot be read, to what is wrong with it.
     """
 
     added: list[str] = field(default_factory=list)
@@ -195,54 +201,79 @@ class ModelIndex:
         with self._database.session(read_only=True) as session:
             return there.isdisjoint(model_rows.keys(session))
 
-    def synchronise(self) -> Synchronised:
+    def synchronise(self, progress: Progress = lambda _done, _of: None) -> Synchronised:
         """Register files that were copied in, and finish deletions.
 
-        Never raises for a file: damaged and missing ones are reported, and their rows stay.
+        Never raises for a file, a folder or a row: what is missing, damaged or unreadable is
+        reported, and its row stays. ``progress`` is called before each file; what it raises
+        ends the work.
         """
         report = Synchronised()
         self._blobs.sweep()
         self.deletions.sweep()
-        sizes = {key: size for key, size in self._blobs.sizes().items() if key.endswith(SUFFIX)}
+        found = self._blobs.sizes(skipped=report.damaged)
+        sizes = {key: size for key, size in found.items() if key.endswith(SUFFIX)}
         with self._database.session(read_only=True) as session:
             known = {each.key: each for each in model_rows.versions_of(session)}
-        for key, size in sizes.items():
+            damaged_rows = model_rows.keys(session) - known.keys()
+        gone = [
+            each for key, each in known.items() if key not in sizes and not _in(key, report.damaged)
+        ]
+        report.damaged |= dict.fromkeys(sorted(damaged_rows), _DAMAGED_ROW)
+        new: list[Staged] = []
+        for done, (key, size) in enumerate(sizes.items()):
+            progress(done, len(sizes))
             try:
-                if key not in known:
-                    report.added += self._adopt(key)
-                elif known[key].size_bytes != size:
+                if key in known and known[key].size_bytes != size:
                     raise changed(known[key])
+                if key not in known and key not in damaged_rows:
+                    new.append(self._checked_file(key))
+            except NotFound:  # removed after it was listed
+                continue
             except (InvalidInput, StorageFailed) as error:
                 report.damaged[key] = error.message
-        report.missing = [each.id for key, each in known.items() if key not in sizes]
+            if len(new) == _AT_ONCE:
+                self._register_found(new, report)
+                new = []
+        self._register_found(new, report)
+        report.missing = [each.id for each in gone]
         return report
 
-    def _adopt(self, key: str) -> list[str]:
-        """Register a file under the name and number in its key; returns the version's id.
-
-        Nothing if the file must go or is gone.
-        """
+    def _checked_file(self, key: str) -> Staged:
+        """The file with this key, whole and valid; raises InvalidInput, NotFound, StorageFailed."""
         place = parse_key(key)
         if place is None:
             raise InvalidInput(
                 "A model file must be at models/NAME/VERSION.safetensors; VERSION is a number."
             )
-        name, number = place
-        try:
-            with self._blobs.open(key) as stream:
-                staged = Staged(name, number, check(stream).card)
-        except NotFound:  # removed after it was listed
-            return []
+        with self._blobs.open(key) as stream:
+            return Staged(*place, check(stream).card)
+
+    def _register_found(self, files: list[Staged], report: Synchronised) -> None:
+        """Register files under the names and numbers in their keys, in one transaction.
+
+        A file that must go, or is gone, is left out.
+        """
+        if not files:
+            return
+        next_versions: dict[str, int] = {}
+        for each in files:
+            next_versions[each.name] = max(each.version + 1, next_versions.get(each.name, 0))
+        added = []
         with self._database.session() as session:
-            # This locks the name, so no deletion is decided between the check and the insert.
-            model_rows.raise_next_version(session, name, number + 1)
-            if self._must_go(session, key):
-                return []
-            run_id = staged.card.run_id
-            if run_id is not None and model_rows.find_run(session, run_id):
-                run_id = None  # a copy of a version that is registered under another name
-            model_rows.insert_version(session, described(staged, run_id))
-        return [f"{name}@{number}"]
+            # This locks the names, so no deletion is decided between the check and the insert;
+            # in one order, so that no two servers wait for each other.
+            for name, number in sorted(next_versions.items()):
+                model_rows.raise_next_version(session, name, number)
+            for each in files:
+                if self._must_go(session, each.key):
+                    continue
+                run_id = each.card.run_id
+                if run_id is not None and model_rows.find_run(session, run_id):
+                    run_id = None  # a copy of a version that is registered under another name
+                model_rows.insert_found(session, described(each, run_id))
+                added.append(f"{each.name}@{each.version}")
+        report.added += added
 
     def _must_go(self, session: Session, key: str) -> bool:
         """Whether a file without a row is what is left of a version that was deleted.
@@ -309,6 +340,19 @@ def described(staged: Staged, run_id: str | None) -> ModelVersion:
         card=card.summary(),
         run_id=run_id,
     )
+
+
+def _in(key: str, skipped: Collection[str]) -> bool:
+    """Whether a key is among those skipped, or in a folder that is; ``.`` is the whole store."""
+    parts = key.split("/")
+    above = ["/".join(parts[:end]) for end in range(1, len(parts) + 1)]
+    return "." in skipped or any(each in skipped for each in above)
+
+
+_DAMAGED_ROW: Final = (
+    "its row in the database is damaged; delete that row (table model_versions), and the next "
+    "start makes it anew from the file"
+)
 
 
 def _alias_in_use(model_id: str, alias: str) -> Conflict:

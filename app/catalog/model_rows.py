@@ -75,6 +75,16 @@ def insert_version(session: Session, version: ModelVersion) -> ModelVersion:
 
     So publishing the same file twice is harmless.
     """
+    insert_found(session, version)
+    found = find_version(session, version.name, version.version)
+    if found is None and version.run_id is not None:
+        found = find_run(session, version.run_id)
+    assert found is not None, "neither inserted nor found"
+    return found
+
+
+def insert_found(session: Session, version: ModelVersion) -> None:
+    """Insert a version, unless there is one with its number or its run."""
     values = {
         "model_name": version.name,
         "version": version.version,
@@ -85,11 +95,6 @@ def insert_version(session: Session, version: ModelVersion) -> ModelVersion:
         "created_at": version.created_at * 1000,
     }
     insert_or_leave(session, ModelVersionRow, **values)
-    found = find_version(session, version.name, version.version)
-    if found is None and version.run_id is not None:
-        found = find_run(session, version.run_id)
-    assert found is not None, "neither inserted nor found"
-    return found
 
 
 def find_version(session: Session, name: str, version: int) -> ModelVersion | None:
@@ -147,7 +152,7 @@ def latest_key(session: Session) -> str | None:
 
 
 def keys(session: Session) -> set[str]:
-    """The key of every version."""
+    """The keys of all versions, also of those whose row is damaged."""
     return set(session.scalars(select(ModelVersionRow.uri)))
 
 
@@ -211,7 +216,14 @@ def _versions(
             aliases=aliases.get(row.model_name, {}),
         )
         for row in rows
+        if _whole(row)
     ]
+
+
+def _whole(row: ModelVersionRow) -> bool:
+    """Whether a row can be used; a damaged one is left out, so that the others are served."""
+    card: Any = row.card  # whatever it should be
+    return isinstance(card, dict) and "size_bytes" in card
 
 
 def _aliases(session: Session, name: str | None) -> dict[str, dict[str, int]]:

@@ -8,6 +8,7 @@ IntegrityError for the caller to interpret.
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -141,10 +142,18 @@ def _connect(url: str) -> Engine:
     if not plain or not file or file == ":memory:" or "\0" in file:
         raise _wrong_url()
     _make_folder(Path(file).parent)
-    engine = create_engine(parsed)
+    engine = create_engine(parsed, json_deserializer=_json)
     event.listen(engine, "connect", _prepare_sqlite)
     event.listen(engine, "begin", _begin_sqlite)
     return engine
+
+
+def _json(text: str) -> Any:
+    """A JSON column's value; None if it is damaged, so that the other rows can be read."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return None
 
 
 def _wrong_url() -> InvalidInput:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, Final, NamedTuple, Protocol
@@ -42,6 +42,10 @@ class Removal(NamedTuple):
     failed: dict[str, CharloomError]
 
 
+PassOver = Callable[[str, OSError], None]
+"""Called with the path, in the store, of what cannot be read, and why."""
+
+
 class _Backend(Protocol):
     """Where the files are. Raises OSError; FileExistsError when another ``write`` was first.
 
@@ -52,7 +56,7 @@ class _Backend(Protocol):
     def write(self, key: str, pieces: Iterable[bytes | memoryview]) -> None: ...
     def open(self, key: str) -> AbstractContextManager[BinaryIO]: ...
     def local_path(self, key: str) -> Path | None: ...
-    def sizes(self, folder: str) -> dict[str, int]: ...
+    def sizes(self, folder: str, pass_over: PassOver | None) -> dict[str, int]: ...
     def stamps(self, keys: Sequence[str]) -> dict[str, Stamp | OSError]: ...
     def remove(self, keys: Sequence[str]) -> dict[str, OSError | None]: ...
     def sweep(self) -> int: ...
@@ -136,14 +140,22 @@ class BlobStore:
         with explained(key):
             return self._backend.local_path(_checked(key))
 
-    def sizes(self, folder: str = "") -> dict[str, int]:
+    def sizes(self, folder: str = "", skipped: dict[str, str] | None = None) -> dict[str, int]:
         """The size in bytes of every file, or of those in one folder, by key and sorted.
 
         A file that was copied in by hand may have a name that cannot be a key; it is
-        listed so that it can be reported, but cannot be opened.
+        listed so that it can be reported, but cannot be opened. A file or folder that
+        cannot be read raises, as its files exist; with ``skipped`` it is passed over, and
+        the reason is put there under its path (``.`` for the store's own folder).
         """
+
+        def pass_over(path: str, error: OSError) -> None:
+            assert skipped is not None
+            skipped[path] = f"it cannot be read: {_reason(error)}"
+
         with explained("The store"):
-            return dict(sorted(self._backend.sizes(folder and _checked(folder)).items()))
+            told = None if skipped is None else pass_over
+            return dict(sorted(self._backend.sizes(folder and _checked(folder), told).items()))
 
     def stamps(self, keys: Iterable[str]) -> dict[str, Stamp | CharloomError]:
         """The present size and mark of each file, or the error that using it would raise.
@@ -230,6 +242,9 @@ def _explained(what: str, error: OSError) -> CharloomError:
         return Conflict(f"{what} is already in the store.", code="file_exists")
     if isinstance(error, FileNotFoundError | IsADirectoryError):
         return NotFound(f"{what} is not in the store.", code="file_not_found")
+    return StorageFailed(f"{what} cannot be stored or read: {_reason(error)}.")
+
+
+def _reason(error: OSError) -> str:
     number = error.errno or (errno.EACCES if isinstance(error, PermissionError) else 0)
-    reason = _REASONS.get(number, _SILENT)
-    return StorageFailed(f"{what} cannot be stored or read: {reason}.")
+    return _REASONS.get(number, _SILENT)

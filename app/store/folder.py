@@ -13,7 +13,7 @@ import os
 import re
 import stat
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, Final
@@ -72,15 +72,25 @@ class Folder:
         with self.open(key):  # raises unless it is a regular file within the store
             return self._inside(key)
 
-    def sizes(self, folder: str) -> dict[str, int]:
+    def sizes(
+        self, folder: str, pass_over: Callable[[str, OSError], None] | None
+    ) -> dict[str, int]:
+        """Raises OSError for what cannot be read, unless ``pass_over`` is told of it."""
+
+        def note(path: Path, error: OSError) -> None:
+            if error.errno in _NOT_THERE:
+                return
+            if pass_over is None:
+                raise error  # unreadable files still exist
+            pass_over(path.relative_to(self._root).as_posix(), error)
+
         found = {}
-        for path in self._walk(folder):
+        for path in self._walk(folder, note):
             if not path.name.startswith("."):
                 try:
                     found[path.relative_to(self._root).as_posix()] = path.stat().st_size
                 except OSError as error:
-                    if error.errno not in _NOT_THERE:
-                        raise
+                    note(path, error)
         return found
 
     def stamps(self, keys: Sequence[str]) -> dict[str, Stamp | OSError]:
@@ -114,7 +124,7 @@ class Folder:
 
     def sweep(self) -> int:
         swept = 0
-        for path in self._walk():
+        for path in self._walk("", lambda _path, _error: None):  # it is there the next time
             with suppress(OSError):  # gone, or on a read-only disk: harmless, it is not listed
                 old = time.time() - path.lstat().st_mtime > _STALE_SECONDS
                 if old and _TEMPORARY.fullmatch(path.name):
@@ -122,14 +132,14 @@ class Folder:
                     swept += 1
         return swept
 
-    def _walk(self, below: str = "") -> Iterator[Path]:
-        """The files below a folder; raises OSError, since unreadable files still exist."""
+    def _walk(self, below: str, note: Callable[[Path, OSError], None]) -> Iterator[Path]:
+        """The files below a folder; ``note`` is told which folder cannot be read."""
+        top = self._inside(below)
 
-        def note(error: OSError) -> None:
-            if error.errno not in _NOT_THERE:
-                raise error
+        def failed(error: OSError) -> None:
+            note(Path(error.filename or top), error)
 
-        for folder, folders, files in os.walk(self._inside(below), onerror=note):
+        for folder, folders, files in os.walk(top, onerror=failed):
             folders[:] = [name for name in folders if not name.startswith(".")]
             yield from (Path(folder) / name for name in files)
 

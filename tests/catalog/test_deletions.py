@@ -18,6 +18,7 @@ from sqlalchemy import select, update
 from app.catalog import index
 from app.catalog.datasets import Datasets
 from app.catalog.deletions import Deletions
+from app.catalog.index import Synchronised
 from app.catalog.models import Registry
 from app.database.deletion_tables import PendingDeletionRow
 from app.database.session import Database
@@ -173,8 +174,8 @@ def test_a_listing_from_before_the_deletion_brings_nothing_back(
     registry.publish("others", tiny_artifact())
     sizes = BlobStore.sizes
 
-    def then_deleted(self: BlobStore, folder: str = "") -> dict[str, int]:
-        found = sizes(self, folder)
+    def then_deleted(self: BlobStore, folder: str = "", **rest: Any) -> dict[str, int]:
+        found = sizes(self, folder, **rest)
         disk.read_only = read_only
         registry.delete("names")
         return found
@@ -202,7 +203,9 @@ def test_a_file_that_goes_while_it_is_checked_is_not_registered(
         return checked
 
     monkeypatch.setattr(index, "check", swept_meanwhile)
-    assert registry._adopt("names/1.safetensors") == []
+    report = Synchronised()
+    registry._register_found([registry._checked_file("names/1.safetensors")], report)
+    assert report.added == []
     assert registry.list() == []
 
 

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from sqlalchemy import event, text
 
 from app.catalog import model_rows
 from app.catalog.models import Registry
@@ -17,6 +18,7 @@ from app.database.tables import new_ulid
 from app.errors import Conflict, InvalidInput, NotFound, UnknownModel
 from app.store.artifact import write
 from app.store.blobs import BlobStore
+from tests import disks
 from tests.models import tiny_artifact
 
 
@@ -212,6 +214,85 @@ def test_files_copied_in_by_hand(registry: Registry, models_dir: Path) -> None:
     assert registry.resolve("copy").run_id is None  # the run has made names@1
     assert registry.open(registry.resolve("copy")).card.symbols == 5
     assert registry.publish("copy", tiny_artifact()).version == 10  # after every file there
+
+
+def test_many_files_are_registered_in_few_transactions(
+    registry: Registry, models_dir: Path, database: Database
+) -> None:
+    content = write(tiny_artifact())
+    for number in range(250):
+        place = models_dir / f"m{number % 25}" / f"{number + 1}.safetensors"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_bytes(content)
+    commits: list[object] = []
+    told: list[tuple[int, int]] = []
+    event.listen(database.engine, "commit", commits.append)
+    report = registry.synchronise(lambda done, of: told.append((done, of)))
+    assert (len(report.added), report.damaged) == (250, {})
+    assert told == [(done, 250) for done in range(250)]
+    assert len(commits) <= 3 + 3  # of a hundred files each; what only reads may commit too
+    assert len(registry.list()) == 25
+    assert registry.publish("m0", tiny_artifact()).version == 227
+
+
+def test_what_progress_raises_ends_it_and_the_next_time_goes_on(
+    registry: Registry, models_dir: Path
+) -> None:
+    (models_dir / "names").mkdir(parents=True)
+    for number in range(1, 151):
+        (models_dir / f"names/{number}.safetensors").write_bytes(write(tiny_artifact()))
+
+    def stop(done: int, of: int) -> None:
+        if done == 120:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        registry.synchronise(stop)
+    assert len(registry.versions("names")) == 100
+    assert len(registry.synchronise().added) == 50
+
+
+@pytest.mark.parametrize("locked", ["names", "."])
+def test_a_folder_that_cannot_be_read_is_passed_over_and_nothing_forgotten(
+    registry: Registry, models_dir: Path, locked: str
+) -> None:
+    registry.publish("names", tiny_artifact())
+    registry.set_alias("names", "production", 1)
+    registry.publish("plays", tiny_artifact())
+    with disks.unreadable_folder(models_dir / locked):
+        report = registry.synchronise()
+    assert report.missing == []
+    assert list(report.damaged) == [locked]
+    assert "permission denied" in report.damaged[locked]
+    assert registry.resolve("names@production").version == 1
+
+
+@pytest.mark.parametrize("card", ["'null'", "'{}'", "'[]'"])
+def test_a_damaged_row_is_passed_over(registry: Registry, database: Database, card: str) -> None:
+    registry.publish("names", tiny_artifact())
+    registry.publish("names", tiny_artifact())
+    with database.session() as session:
+        session.execute(text(f"UPDATE model_versions SET card = {card} WHERE version = 2"))
+    damage_is_passed_over(registry)
+
+
+def test_a_row_that_is_not_json_is_passed_over(
+    sqlite_database: Database, models_dir: Path
+) -> None:  # PostgreSQL takes none
+    registry = Registry(sqlite_database, BlobStore(str(models_dir)))
+    registry.publish("names", tiny_artifact())
+    registry.publish("names", tiny_artifact())
+    with sqlite_database.session() as session:
+        session.execute(text("UPDATE model_versions SET card = '{half' WHERE version = 2"))
+    damage_is_passed_over(registry)
+
+
+def damage_is_passed_over(registry: Registry) -> None:
+    report = registry.synchronise()
+    assert (report.added, report.missing) == ([], [])
+    assert list(report.damaged) == ["names/2.safetensors"]
+    assert "row in the database is damaged" in report.damaged["names/2.safetensors"]
+    assert versions(registry, "names") == [1]
 
 
 def test_a_file_copied_in_while_serving_keeps_its_number(

@@ -107,6 +107,21 @@ def test_odd_things_in_the_folder_are_passed_over(blobs: BlobStore, root: Path) 
     assert blobs.sweep() == 0
 
 
+@pytest.mark.parametrize("locked", ["names", "."])
+def test_what_cannot_be_read_is_passed_over_where_that_is_asked(
+    blobs: BlobStore, root: Path, locked: str
+) -> None:
+    blobs.put(KEY, b"x")
+    blobs.put("plays/1.safetensors", b"x")
+    with disks.unreadable_folder(root / locked):
+        assert "permission denied" in refused(blobs.sizes)
+        skipped: dict[str, str] = {}
+        assert blobs.sizes(skipped=skipped) == ({} if locked == "." else {"plays/1.safetensors": 1})
+        assert list(skipped) == [locked]
+        assert "it cannot be read: permission denied" in skipped[locked]
+        assert blobs.sweep() == 0
+
+
 def test_a_file_where_a_folder_should_be(blobs: BlobStore) -> None:
     blobs.put("names", b"x")
     assert blobs.sizes("names") == {}
