@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -42,6 +43,24 @@ def test_a_runner_that_crashes_leaves_its_last_words(executor: LocalExecutor) ->
     executor.tidy()
     assert executor.status(reference) is Status.GONE  # known by its process no more
     executor.stop(reference, force=True)
+
+
+def test_a_runner_sees_none_of_the_servers_settings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is given those that it needs, never the key; others' credentials stay."""
+    monkeypatch.setenv("CHARLOOM_API_KEY", "sesame")
+    monkeypatch.setenv("CHARLOOM_TRUSTED_NETWORK", "true")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "theirs")
+    show = "import json, os; print(json.dumps(dict(os.environ)))"
+    monkeypatch.setattr("app.jobs.executors.local.runner_command", lambda _: ["-c", show])
+    executor = LocalExecutor({"CHARLOOM_THREADS": "1"}, tmp_path / "runners")
+    reference = executor.start(CLAIM)
+    wait_for(lambda: executor.status(reference) is Status.GONE)
+    seen = json.loads(executor.last_words(CLAIM))
+    assert [name for name in seen if name.startswith("CHARLOOM_")] == ["CHARLOOM_THREADS"]
+    assert seen["AWS_ACCESS_KEY_ID"] == "theirs"
+    assert "sesame" not in seen.values()
 
 
 def test_a_process_is_found_again_by_its_reference(executor: LocalExecutor) -> None:
