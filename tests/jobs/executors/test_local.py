@@ -20,6 +20,7 @@ from app.jobs.executors.local import _reference as reference_of
 from app.jobs.executors.processes import RunnerProcess, host_name
 from app.jobs.values import Claim
 from tests.jobs.making import wait_for
+from tests.processes import ending
 
 CLAIM = Claim("01ARZ3NDEKTSV4RRFFQ69G5FAV", 1, 1)
 
@@ -64,14 +65,13 @@ def test_a_runner_sees_none_of_the_servers_settings(
 
 
 def test_a_process_is_found_again_by_its_reference(executor: LocalExecutor) -> None:
-    child = subprocess.Popen(
-        [sys.executable, "-c", "import time; time.sleep(60)"], start_new_session=True
-    )
-    reference = reference_of(RunnerProcess.of(child.pid))
-    assert executor.status(reference) is Status.ALIVE
-    executor.stop(reference, force=False)
-    assert child.wait(10) == -signal.SIGTERM
-    assert executor.status(reference) is Status.GONE
+    command = [sys.executable, "-c", "import time; time.sleep(60)"]
+    with ending(subprocess.Popen(command, start_new_session=True)) as child:
+        reference = reference_of(RunnerProcess.of(child.pid))
+        assert executor.status(reference) is Status.ALIVE
+        executor.stop(reference, force=False)
+        assert child.wait(10) == -signal.SIGTERM
+        assert executor.status(reference) is Status.GONE
 
 
 def test_a_runner_that_ends_between_two_looks_keeps_its_exit_code(
@@ -127,15 +127,11 @@ def test_a_runner_that_nobody_came_to_store_is_found_by_its_claim(executor: Loca
     """Its dispatcher died between starting it and storing where it is."""
     arguments = [CLAIM.job_id, str(CLAIM.number), str(CLAIM.token)]
     sleeping = "import time; time.sleep(60)"
-    child = subprocess.Popen([sys.executable, "-c", sleeping, *arguments])
-    try:
+    with ending(subprocess.Popen([sys.executable, "-c", sleeping, *arguments])) as child:
         found = wait_for(lambda: executor.find(CLAIM))
         assert found == reference_of(RunnerProcess.of(child.pid))
         assert executor.status(found) is Status.ALIVE
         assert executor.find(Claim(CLAIM.job_id, 2, 2)) is None
-    finally:
-        child.kill()
-        child.wait()
 
 
 def test_each_runner_gets_the_gpu_that_the_fewest_use(
