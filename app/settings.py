@@ -11,12 +11,30 @@ import os
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
+def checked_key(key: str) -> str:
+    """A key as requests carry it: without the spaces and line ends around it.
+
+    Raises ValueError for a key that is empty or that an HTTP header cannot carry.
+    """
+    stripped = key.strip()
+    if not stripped:
+        raise ValueError("must not be empty: give it a key, or remove the variable to have no key.")
+    if not (stripped.isascii() and stripped.isprintable()):
+        raise ValueError("must consist of ASCII letters, digits and signs: it is sent in a header.")
+    return stripped
+
+
 class Settings(BaseSettings):
-    model_config = SettingsConfigDict(env_prefix="CHARLOOM_", frozen=True, extra="forbid")
+    model_config = SettingsConfigDict(
+        env_prefix="CHARLOOM_",
+        frozen=True,
+        extra="forbid",
+        hide_input_in_errors=True,  # it may be the key, or a password in a URL
+    )
 
     host: str = Field("127.0.0.1", description="Address to listen on.")
     port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 picks a free one.")
@@ -92,6 +110,11 @@ class Settings(BaseSettings):
         "text", description="Log lines for people or programs."
     )
 
+    @field_validator("api_key")
+    @classmethod
+    def _key_that_can_be_sent(cls, key: SecretStr | None) -> SecretStr | None:
+        return None if key is None else SecretStr(checked_key(key.get_secret_value()))
+
     @property
     def resolved_database_url(self) -> str:
         """The database URL in force."""
@@ -141,7 +164,7 @@ class Settings(BaseSettings):
     @property
     def exposed(self) -> bool:
         """Whether the server would answer anyone on a network without a key."""
-        return not (self.api_key or self.trusted_network or _is_loopback(self.host))
+        return self.api_key is None and not (self.trusted_network or _is_loopback(self.host))
 
 
 def _absolute(place: str) -> str:

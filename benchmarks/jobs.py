@@ -81,7 +81,8 @@ def claims(place: Place, kind: str, arguments: argparse.Namespace) -> None:
     start, results = context.Barrier(CLAIMERS + 1), context.Queue()
     url = place.settings.resolved_database_url
     claimers = [
-        context.Process(target=_claim_all, args=(url, start, results)) for _ in range(CLAIMERS)
+        context.Process(target=_claim_all, args=(url, start, results), daemon=True)
+        for _ in range(CLAIMERS)
     ]
     for claimer in claimers:
         claimer.start()

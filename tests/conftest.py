@@ -12,10 +12,16 @@ import pytest
 from app.database.session import Database
 from tests import postgres
 from tests.jobs.making import Place, make_place
+from tests.processes import hear_signals
 
 # An example may wait for the compiler, or for a busy machine: time decides no test.
 hypothesis.settings.register_profile("untimed", deadline=None)
 hypothesis.settings.load_profile("untimed")
+
+
+def pytest_configure() -> None:
+    """Before any test starts a process."""
+    hear_signals()
 
 
 @pytest.fixture(scope="session")

@@ -10,11 +10,12 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import httpx
 
 from app.settings import Settings
+from tests.processes import ending
 
 CHARLOOM = (sys.executable, "-c", "from charloom.cli import main; main()")
 """The command as it is installed: its package is not called ``app`` there."""
@@ -55,20 +56,17 @@ def serving(settings: Settings) -> Iterator[Served]:
     assert process.stderr is not None
     reading = threading.Thread(target=log.extend, args=(process.stderr,), daemon=True)
     reading.start()
-    try:
-        url = Served(_ready(process, log))
-        url.process, url.log = process, log
-        yield url
-    finally:
-        if process.poll() is None:
-            process.send_signal(signal.SIGINT)
+    with ending(process):
         try:
-            process.wait(30)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-        reading.join(5)
-        process.stderr.close()
+            url = Served(_ready(process, log))
+            url.process, url.log = process, log
+            yield url
+        finally:
+            if process.poll() is None:
+                process.send_signal(signal.SIGINT)
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(30)
+                reading.join(5)
 
 
 def _ready(process: subprocess.Popen[str], log: list[str]) -> str:

@@ -11,20 +11,34 @@ import httpx
 
 from ..errors import CharloomError, InvalidInput, StorageFailed
 from ..rendering.lists import PAGE_BOUND
+from ..settings import checked_key
 
 
 @contextmanager
 def connected(url: str) -> Iterator[httpx.Client]:
-    """A connection to the server at ``url``, with the key from the environment."""
-    key = os.environ.get("CHARLOOM_API_KEY")
-    headers = {"authorization": f"Bearer {key}"} if key else {}
+    """A connection to the server at ``url``, with the key from the environment.
+
+    Raises InvalidInput for a key that cannot be one.
+    """
     try:
-        with httpx.Client(base_url=url.rstrip("/"), headers=headers, timeout=600.0) as client:
+        with httpx.Client(base_url=url.rstrip("/"), headers=_key(), timeout=600.0) as client:
             yield client
     except httpx.TimeoutException as error:
         raise StorageFailed(f"The server at {url} did not answer in time.") from error
     except (httpx.TransportError, httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
         raise InvalidInput(f"No server answers at {url}: {error}.", param="url") from error
+
+
+def _key() -> dict[str, str]:
+    """The header with the key, by the server's rules; raises InvalidInput for no possible key."""
+    given = os.environ.get("CHARLOOM_API_KEY")
+    if given is None:
+        return {}
+    try:
+        return {"authorization": f"Bearer {checked_key(given)}"}
+    except ValueError as error:
+        name = "CHARLOOM_API_KEY"
+        raise InvalidInput(f"{name} {error}", param=name) from error
 
 
 def ask(client: httpx.Client, method: str, path: str, **rest: Any) -> dict[str, Any]:

@@ -392,7 +392,9 @@ def publish_in_a_process(url: str, models_dir: str, seed: int) -> None:
 def test_two_servers_starting_and_publishing_at_once(database_url: str, models_dir: Path) -> None:
     context = multiprocessing.get_context("spawn")
     processes = [
-        context.Process(target=publish_in_a_process, args=(database_url, str(models_dir), seed))
+        context.Process(
+            target=publish_in_a_process, args=(database_url, str(models_dir), seed), daemon=True
+        )
         for seed in (1, 2)
     ]
     for process in processes:

@@ -21,6 +21,7 @@ from app.wiring.full import FullInstallation
 from tests.cli.conftest import Command
 from tests.jobs.making import WORDS
 from tests.models import tiny_artifact
+from tests.processes import ending
 from tests.serving import CHARLOOM, serving
 
 QUICK = ("--budget", "1s", "--cell", "gru", "--layers", "1", "--hidden-size", "8")
@@ -151,8 +152,7 @@ def test_options_that_do_not_go_together(charloom: Command, words: Path) -> None
 def test_watching_can_be_stopped_without_the_job(charloom: Command, words: Path) -> None:
     job = detached(charloom, ()).stdout.strip()
     command = [*CHARLOOM, "jobs", "watch", job]
-    watching = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    with watching:
+    with ending(subprocess.Popen(command, stderr=subprocess.PIPE, text=True)) as watching:
         assert watching.stderr is not None
         assert "waits for a free slot" in watching.stderr.readline()
         watching.send_signal(signal.SIGINT)

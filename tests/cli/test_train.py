@@ -15,6 +15,7 @@ from app.errors import InvalidCorpus, InvalidInput, NotFound, UnknownModel
 from app.store.artifact import read
 from app.store.card import Lineage
 from tests.cli.conftest import Command
+from tests.processes import ending
 from tests.serving import CHARLOOM
 
 QUICK = ("--budget", "1.5s", "--hidden-size", "16")
@@ -135,7 +136,7 @@ def test_ctrl_c_stops_cleanly(here: Path, choice: str, code: int) -> None:
     lines = ("".join(drawn.choices("abcdefghij", k=9)) for _ in range(100_000))
     (here / "names.txt").write_text("\n".join(lines) + "\n")
     asked = ["--budget", "10m", "--hidden-size", "16", "--on-interrupt", choice]
-    with _training(*asked) as process:
+    with ending(_training(*asked)) as process:
         ended, _ = _interrupted_after(process, b"characters/s")
     assert ended == code
     assert (here / "models/cut/1.safetensors").exists() is (choice == "publish")
@@ -145,7 +146,7 @@ def test_ctrl_c_stops_cleanly(here: Path, choice: str, code: int) -> None:
 def test_ctrl_c_when_all_is_trained_loses_nothing(
     names: Path, here: Path, choice: str, code: int
 ) -> None:
-    with _training(*QUICK, "--on-interrupt", choice) as process:
+    with ending(_training(*QUICK, "--on-interrupt", choice)) as process:
         ended, printed = _interrupted_after(process, b"measuring")
     assert ended == code
     assert (b"nearly done" in printed) is (choice == "ask")

@@ -172,7 +172,8 @@ def migrate_here(url: str, together: Any) -> None:
 def test_several_servers_starting_at_once(database_url: str, empty: Database) -> None:
     spawned = multiprocessing.get_context("spawn")
     together = spawned.Barrier(3)
-    servers = [spawned.Process(target=migrate_here, args=(database_url, together)) for _ in "123"]
+    arguments = (database_url, together)
+    servers = [spawned.Process(target=migrate_here, args=arguments, daemon=True) for _ in "123"]
     for server in servers:
         server.start()
     for server in servers:

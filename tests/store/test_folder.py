@@ -159,7 +159,8 @@ def put_half(root: str) -> None:
 
 
 def test_a_writer_that_was_killed_leaves_what_is_not_listed(blobs: BlobStore, root: Path) -> None:
-    writer = multiprocessing.get_context("spawn").Process(target=put_half, args=(str(root),))
+    context = multiprocessing.get_context("spawn")
+    writer = context.Process(target=put_half, args=(str(root),), daemon=True)
     writer.start()
     while not everything(root):
         assert writer.is_alive()

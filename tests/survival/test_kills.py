@@ -33,6 +33,7 @@ from app.jobs.values import Job
 from app.runner import Attempt
 from app.wiring.full import runner_environment
 from tests.jobs.making import Place, make_place, wait_for
+from tests.processes import ending
 
 #: Long enough to be hit anywhere, with a checkpoint every few steps.
 LONG = {"max_steps": 700, "checkpoint_every_seconds": 0.1}
@@ -70,13 +71,10 @@ def supervisor(place: Place, folder: str) -> Iterator[str]:
         env=os.environ | runner_environment(place.settings) | runner_path(),
         stdout=subprocess.PIPE,
     )
-    try:
+    with ending(process):
         assert process.stdout is not None
         assert process.stdout.readline() == b"ready\n"
         yield address
-    finally:
-        process.kill()
-        process.communicate()
 
 
 @contextmanager
@@ -103,7 +101,7 @@ def server(place: Place, executor: Sequence[str] = ()) -> Iterator[subprocess.Po
     try:
         yield process
     finally:
-        with suppress(ProcessLookupError):
+        with suppress(ProcessLookupError):  # not its runners: they outlive it, see ``tidied``
             os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
 

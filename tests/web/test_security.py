@@ -53,6 +53,24 @@ def test_anything_else_does_not(locked: TestClient, given: str) -> None:
     assert KEY not in answer.text
 
 
+@pytest.mark.parametrize("key", ["", " "])
+def test_a_key_that_is_none_lets_nobody_in(settings: Settings, key: str) -> None:
+    """Settings refuse such a key; the check does not rely on that."""
+    odd = settings.model_copy(update={"api_key": SecretStr(key)})
+    client = TestClient(create_app(odd))
+    for given in ("Bearer", "Bearer ", "Bearer  ", "bearer\t", ""):
+        headers = {"authorization": given}
+        assert client.get("/v1/models", headers=headers).status_code == 401, given
+
+
+def test_a_key_with_a_line_end_opens_as_it_is_sent(settings: Settings) -> None:
+    fields = settings.model_dump(exclude_unset=True)
+    app = create_app(Settings(**fields | {"api_key": f" {KEY}\n"}))
+    with TestClient(app) as client:
+        sent = {"authorization": f"Bearer {KEY}"}
+        assert client.get("/v1/models", headers=sent).status_code == 200
+
+
 def test_without_a_key_it_stays_at_home() -> None:
     for settings in (Settings(host="127.0.0.1"), Settings(host="::1"),
                      Settings(host="0.0.0.0", api_key=SecretStr("k")),

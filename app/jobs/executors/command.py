@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from ... import __file__ as _init
@@ -22,6 +23,15 @@ def runner_command(claim: Claim) -> list[str]:
     ``-P`` keeps the current folder off the module path.
     """
     return ["-P", "-m", f"{_package}.runner", *runner_arguments(claim)]
+
+
+def inherited() -> dict[str, str]:
+    """The environment of this process that a runner may see: not the server's own settings.
+
+    A runner is given those that it needs, so it never sees the key. What others read stays:
+    the credentials of an object store, of PostgreSQL, the paths of libraries.
+    """
+    return {name: value for name, value in os.environ.items() if not name.startswith("CHARLOOM_")}
 
 
 def runner_path() -> dict[str, str]:

@@ -21,7 +21,7 @@ from typing import Final
 from ...errors import StorageFailed
 from ..values import Claim
 from . import Status
-from .command import runner_arguments, runner_command, runner_path
+from .command import inherited, runner_arguments, runner_command, runner_path
 from .processes import RunnerProcess, running
 
 _LAST_WORDS: Final = 8_000  # bytes kept of a crashed runner's output
@@ -33,8 +33,8 @@ _REMEMBERED: Final = 1000  # exit codes kept
 class LocalExecutor:
     """One process group for each runner.
 
-    ``environment`` is added to this process's own; ``folder`` gets the runners' output; each
-    runner gets the one of ``gpus`` that the fewest of our runners use.
+    ``environment`` is added to what a runner inherits; ``folder`` gets the runners' output;
+    each runner gets the one of ``gpus`` that the fewest of our runners use.
     """
 
     name = "local"
@@ -64,7 +64,7 @@ class LocalExecutor:
                     stdout=log,
                     stderr=log,  # a file, not a pipe: the runner may outlive us
                     start_new_session=True,
-                    env={**os.environ, **self._environment, **only},
+                    env={**inherited(), **self._environment, **only},
                 )
         except OSError as error:
             raise StorageFailed(

@@ -33,7 +33,10 @@ _PAGES: Final = frozenset({"/docs", "/openapi.json"})
 
 
 class KeyRequired:
-    """Passes on requests that carry ``key`` (``Authorization: Bearer …``)."""
+    """Passes on requests that carry ``key`` (``Authorization: Bearer …``).
+
+    ``key`` is ASCII, without spaces around it (``settings.checked_key``).
+    """
 
     def __init__(self, app: ASGIApp, key: str) -> None:
         self.app = app
@@ -57,7 +60,8 @@ class KeyRequired:
             given = _password(given)
         elif scheme.lower() != "bearer":
             return False
-        return hmac.compare_digest(_digest(given.strip()), self._digest)
+        given = given.strip()
+        return given != "" and hmac.compare_digest(_digest(given), self._digest)
 
 
 def _digest(key: str) -> bytes:

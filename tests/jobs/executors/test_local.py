@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -19,6 +20,7 @@ from app.jobs.executors.local import _reference as reference_of
 from app.jobs.executors.processes import RunnerProcess, host_name
 from app.jobs.values import Claim
 from tests.jobs.making import wait_for
+from tests.processes import ending
 
 CLAIM = Claim("01ARZ3NDEKTSV4RRFFQ69G5FAV", 1, 1)
 
@@ -44,15 +46,32 @@ def test_a_runner_that_crashes_leaves_its_last_words(executor: LocalExecutor) ->
     executor.stop(reference, force=True)
 
 
+def test_a_runner_sees_none_of_the_servers_settings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is given those that it needs, never the key; others' credentials stay."""
+    monkeypatch.setenv("CHARLOOM_API_KEY", "sesame")
+    monkeypatch.setenv("CHARLOOM_TRUSTED_NETWORK", "true")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "theirs")
+    show = "import json, os; print(json.dumps(dict(os.environ)))"
+    monkeypatch.setattr("app.jobs.executors.local.runner_command", lambda _: ["-c", show])
+    executor = LocalExecutor({"CHARLOOM_THREADS": "1"}, tmp_path / "runners")
+    reference = executor.start(CLAIM)
+    wait_for(lambda: executor.status(reference) is Status.GONE)
+    seen = json.loads(executor.last_words(CLAIM))
+    assert [name for name in seen if name.startswith("CHARLOOM_")] == ["CHARLOOM_THREADS"]
+    assert seen["AWS_ACCESS_KEY_ID"] == "theirs"
+    assert "sesame" not in seen.values()
+
+
 def test_a_process_is_found_again_by_its_reference(executor: LocalExecutor) -> None:
-    child = subprocess.Popen(
-        [sys.executable, "-c", "import time; time.sleep(60)"], start_new_session=True
-    )
-    reference = reference_of(RunnerProcess.of(child.pid))
-    assert executor.status(reference) is Status.ALIVE
-    executor.stop(reference, force=False)
-    assert child.wait(10) == -signal.SIGTERM
-    assert executor.status(reference) is Status.GONE
+    command = [sys.executable, "-c", "import time; time.sleep(60)"]
+    with ending(subprocess.Popen(command, start_new_session=True)) as child:
+        reference = reference_of(RunnerProcess.of(child.pid))
+        assert executor.status(reference) is Status.ALIVE
+        executor.stop(reference, force=False)
+        assert child.wait(10) == -signal.SIGTERM
+        assert executor.status(reference) is Status.GONE
 
 
 def test_a_runner_that_ends_between_two_looks_keeps_its_exit_code(
@@ -108,15 +127,11 @@ def test_a_runner_that_nobody_came_to_store_is_found_by_its_claim(executor: Loca
     """Its dispatcher died between starting it and storing where it is."""
     arguments = [CLAIM.job_id, str(CLAIM.number), str(CLAIM.token)]
     sleeping = "import time; time.sleep(60)"
-    child = subprocess.Popen([sys.executable, "-c", sleeping, *arguments])
-    try:
+    with ending(subprocess.Popen([sys.executable, "-c", sleeping, *arguments])) as child:
         found = wait_for(lambda: executor.find(CLAIM))
         assert found == reference_of(RunnerProcess.of(child.pid))
         assert executor.status(found) is Status.ALIVE
         assert executor.find(Claim(CLAIM.job_id, 2, 2)) is None
-    finally:
-        child.kill()
-        child.wait()
 
 
 def test_each_runner_gets_the_gpu_that_the_fewest_use(
