@@ -14,6 +14,7 @@ from .engine.metrics import Metrics
 from .settings import Settings
 from .web.auth.keys import KeyRequired
 from .web.dependencies import open_backend
+from .web.http.lifecycle import Lifecycle, Served
 from .web.http.middleware import Envelope, Gate
 from .web.http.problems import install
 from .web.http.traffic import JobGauge, Traffic
@@ -44,12 +45,14 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         responses=_ERRORS,
         redirect_slashes=False,
     )
+    app.state.lifecycle = Lifecycle()
     app.state.prometheus = prometheus
     app.state.job_gauge = JobGauge(prometheus)
     install(app)
     for routes in (completions, score, models, datasets, jobs, events, runs, health):
         app.include_router(routes.router)
-    # The last one added is the outermost.
+    # The last one added is the outermost: who has no key does not learn how far the start is.
+    app.add_middleware(Served, lifecycle=app.state.lifecycle)
     if settings.api_key is not None:
         app.add_middleware(KeyRequired, key=settings.api_key.get_secret_value())
     app.add_middleware(Gate, hosts=settings.believed_hosts)
@@ -60,13 +63,21 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 def _lifespan(
     settings: Settings, prometheus: CollectorRegistry
 ) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
-    """Hold the backend open while the application runs."""
+    """Hold the backend open while the application runs.
+
+    A server that does not wait for the start (``web/http/server.py``) may pass on requests
+    from the beginning: they are told how far it is.
+    """
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with open_backend(settings, Metrics(prometheus)) as backend:
+        lifecycle: Lifecycle = app.state.lifecycle
+        async with open_backend(settings, Metrics(prometheus), lifecycle) as backend:
             app.state.backend = backend
-            yield
-            app.state.backend = None
+            lifecycle.serving = True
+            try:
+                yield
+            finally:
+                lifecycle.serving = False
 
     return lifespan

@@ -78,6 +78,12 @@ class Settings(BaseSettings):
     request_seconds: float = Field(
         600.0, gt=0, le=86_400, description="Longest time for one request, in seconds."
     )
+    drain_seconds: float = Field(
+        20.0,
+        ge=0,
+        le=86_400,
+        description="Seconds that a server that stops gives to requests in progress.",
+    )
     state_cache_mb: int = Field(256, ge=0, description="Memory for cached prefix states, MiB.")
     model_memory_mb: int = Field(2048, ge=1, description="Memory for loaded models, MiB.")
     answer_memory_mb: int = Field(

@@ -16,16 +16,17 @@ from fastapi import Depends, Request
 
 from ..catalog.index import Synchronised
 from ..catalog.model_rows import ModelVersion
+from ..charlm.number_format import PRECISIONS
 from ..engine.loader import Loader
 from ..engine.metrics import Metrics
 from ..engine.resident import Hold, compile_ahead
-from ..errors import CharloomError, InvalidArtifact, Overloaded, StorageFailed
+from ..errors import CharloomError, InvalidArtifact, StorageFailed
 from ..settings import Settings
 from ..wiring.full import FullInstallation
 from .http.answers import AnswerRoom
+from .http.lifecycle import Lifecycle, stopping
 from .http.room import Room
 
-DRAIN_SECONDS: Final = 20.0
 _DESCRIBED: Final = 2
 _READY_SECONDS: Final = 3.0
 _SAID: Final = 20
@@ -50,7 +51,6 @@ class Backend:
         """Bytes on disk for answers that their readers have not read yet."""
         self.describing = asyncio.Semaphore(_DESCRIBED)
         """Limits how many uploads are described at a time."""
-        self._draining: asyncio.Task[None] | None = None
 
     async def hold(self, name: str | None) -> ModelHold:
         """Hold the model version with this name, or the default one; the caller releases it.
@@ -83,19 +83,17 @@ class Backend:
                 found[name] = f"The {name} does not answer within {_READY_SECONDS:g} seconds."
         return found
 
-    def drain(self) -> asyncio.Task[None]:
-        """Stop taking requests and end those that run too long; each call gives the same task."""
-        if self._draining is None:
-            closing = asyncio.to_thread(self.engine.close, DRAIN_SECONDS)
-            self._draining = asyncio.create_task(closing)
-        return self._draining
-
 
 @asynccontextmanager
-async def open_backend(settings: Settings, metrics: Metrics) -> AsyncIterator[Backend]:
-    """Migrate the database, find the models, start engine and dispatcher; close them at the end."""
+async def open_backend(
+    settings: Settings, metrics: Metrics, lifecycle: Lifecycle
+) -> AsyncIterator[Backend]:
+    """Migrate the database, find the models, start engine and dispatcher; close them at the end.
+
+    ``lifecycle`` is told how far the start is; when it drains, the start ends with its error.
+    """
     installation = FullInstallation(settings, metrics=metrics)
-    await asyncio.to_thread(_prepare, installation)
+    await asyncio.to_thread(_prepare, installation, lifecycle)
     metrics.watch_models(lambda: installation.resident.bytes)
     backend = Backend(installation)
     installation.engine.start()
@@ -103,20 +101,39 @@ async def open_backend(settings: Settings, metrics: Metrics) -> AsyncIterator[Ba
     try:
         yield backend
     finally:
-        await asyncio.to_thread(installation.dispatcher.close)  # running jobs continue on their own
-        await backend.drain()
         backend.loader.close()
+        await asyncio.to_thread(installation.dispatcher.close)  # running jobs continue on their own
+        await asyncio.to_thread(installation.engine.close)
         await asyncio.to_thread(installation.close)
 
 
-def _prepare(installation: FullInstallation) -> None:
-    """Do the slow work before the first request: tables, files, compiled code."""
+def _prepare(installation: FullInstallation, lifecycle: Lifecycle) -> None:
+    """Do the slow work before the first request: tables, files, compiled code.
+
+    Raises Overloaded as soon as ``lifecycle`` drains, and what makes serving impossible.
+    """
+
+    def tell(progress: str) -> None:
+        if lifecycle.draining.is_set():
+            raise stopping()
+        lifecycle.progress = progress
+
+    tell("preparing the database")
+    installation.database.check_writing()
+    tell("looking into the model store")
     registry = installation.registry
-    _say_what_was_found(registry.synchronise())
-    precisions = {each.card["serving_precision"] for each in registry.list()} or {"int8"}
+    _say_what_was_found(
+        registry.synchronise(lambda done, of: tell(f"{done:,} of {of:,} model files checked"))
+    )
+    tell("preparing inference")
+    # A card that was damaged in the database may name none.
+    served = [each.card.get("serving_precision") for each in registry.list()]
     _log.info("preparing inference; the first time on a machine this takes seconds")
-    compile_ahead(precisions)
-    installation.datasets.sweep()
+    compile_ahead([each for each in PRECISIONS if each in served] or ["int8"])
+    try:
+        installation.datasets.sweep()
+    except (CharloomError, OSError) as error:  # temporary files: they can wait
+        _log.warning("old temporary files of datasets stay: %s", error)
 
 
 def _say_what_was_found(report: Synchronised) -> None:
@@ -131,9 +148,7 @@ def _say_what_was_found(report: Synchronised) -> None:
 
 
 async def _backend(request: Request) -> Backend:  # async, else FastAPI uses a thread
-    backend: Backend | None = getattr(request.app.state, "backend", None)
-    if backend is None:
-        raise Overloaded("The server is starting.", code="starting")
+    backend: Backend = request.app.state.backend  # there as long as requests are taken
     return backend
 
 

@@ -152,6 +152,7 @@ def test_our_own_mistakes_are_logged_and_not_told(
     async def broken() -> None:
         raise ZeroDivisionError("secret path /etc")
 
+    app.state.lifecycle.serving = True  # as after a start
     answer = TestClient(app).get("/broken")
     assert answer.status_code == 500
     error = answer.json()["error"]

@@ -105,16 +105,21 @@ def problem_response(error: Exception, scope: Scope) -> Response:
     """The answer to a request that failed with ``error``."""
     headers = {}
     if isinstance(error, Overloaded):
-        seconds = error.retry_after_seconds
-        headers = {
-            "retry-after": str(max(1, math.ceil(seconds))),
-            "retry-after-ms": str(math.ceil(seconds * 1000)),
-        }
+        headers = retry_headers(error)
         if isinstance(error, TooLate):  # OpenAI's client would retry twice, as long each time
             headers["x-should-retry"] = "false"
     elif isinstance(error, Unauthenticated):
         headers = {"www-authenticate": "Bearer"}
     return _answer(_kind(error).status, error_object(error, request_id(scope)), headers)
+
+
+def retry_headers(error: Overloaded) -> dict[str, str]:
+    """When to try again, in whole seconds and in milliseconds."""
+    seconds = error.retry_after_seconds
+    return {
+        "retry-after": str(max(1, math.ceil(seconds))),
+        "retry-after-ms": str(math.ceil(seconds * 1000)),
+    }
 
 
 def install(app: FastAPI) -> None:

@@ -1,23 +1,35 @@
-"""The web server around the application: listens, and drains before it stops."""
+"""The web server around the application: answers from its start to its end.
+
+It listens before the application is ready, and until it leaves: whatever the application
+does meanwhile, a client gets an answer (``lifecycle``).
+"""
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import os
 import socket
 import sys
-from typing import Any, Final
+import time
+from collections.abc import Callable
+from types import FrameType
+from typing import Any, Final, NoReturn
 
 import uvicorn
 
-from ...errors import InvalidInput
+from ...errors import CharloomError, InvalidInput
 from ...settings import Settings
 from ...wiring.installation import Installation
-from ..dependencies import DRAIN_SECONDS, Backend
 from . import logs
 from .connection import Connection
+from .lifecycle import Lifecycle
 
 _log = logging.getLogger(__name__)
-_GRACE_SECONDS: Final = int(DRAIN_SECONDS) + 5
+_LAST_SECONDS: Final = 2.0
+"""For each of: ending answers, closing the application, sending what is written."""
+
+_LOOK_SECONDS: Final = 0.02
 _CONNECTIONS: Final = 4096
 # The event loop gives up the interpreter at every system call and waits this long to get it
 # back while the engine or a large answer is busy: with Python's 5 ms, a thousand clients
@@ -26,22 +38,24 @@ _SWITCH_SECONDS: Final = 0.0002
 
 
 def serve(settings: Settings, application: str, *, reload: bool = False) -> None:
-    """Serve what ``application`` (module:factory) makes, until SIGINT or SIGTERM.
+    """Serve what ``application`` (module:factory) makes, until SIGINT or SIGTERM ends the process.
 
     Raises InvalidInput if the server would be open to a network without a key, or
-    if it cannot listen on the address.
+    if it cannot listen on the address, and what makes the application's start fail.
     """
     check_exposure(settings)
-    check_database(settings)
     logs.configure(settings.log_level, settings.log_format)
     config = _uvicorn_config(settings, application, reload)
     if reload:
+        check_database(settings)
         uvicorn.run(**_as_arguments(config))
         return
-    listening = _listen(settings)
     sys.setswitchinterval(_SWITCH_SECONDS)
-    with listening:
-        _Server(config).run(sockets=[listening])
+    with _listen(settings) as listening:
+        server = _Server(config, settings.drain_seconds)
+        server.run(sockets=[listening])
+    if server.failure is not None:
+        raise server.failure
 
 
 def check_exposure(settings: Settings) -> None:
@@ -65,20 +79,85 @@ def check_database(settings: Settings) -> None:
 
 
 class _Server(uvicorn.Server):
-    """Logs its address; drains from the signal on, not only after the last connection closes."""
+    """Listens while the application starts, and until everything has ended.
+
+    At the first signal new requests are refused and those in progress may go on for
+    ``drain_seconds``; then, or at a second signal, they are ended.
+    """
+
+    def __init__(self, config: uvicorn.Config, drain_seconds: float) -> None:
+        super().__init__(config)
+        self.failure: CharloomError | None = None
+        """Why the application could not start."""
+        self._drain_seconds = drain_seconds
+        self._hurried = False
+        self._closing = asyncio.Event()
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        # Only flags: this interrupts the event loop anywhere. Uvicorn would raise the signal
+        # again at the end, but a server that was asked to stop and did has not failed.
+        self._hurried = self.should_exit
+        self.should_exit = True
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
-        for each in sockets or []:
-            host, port = each.getsockname()[:2]
-            shown = f"[{host}]" if ":" in host else host
-            _log.info("Charloom is serving on http://%s:%d, documentation at /docs", shown, port)
+        self._lifecycle: Lifecycle = self._application.state.lifecycle
+        self._addresses = [_shown(each) for each in sockets or []]
+        for each in self._addresses:
+            _log.info("Charloom is starting on %s", each)
+        self._running = asyncio.create_task(self._run_application())
+
+    async def _run_application(self) -> None:
+        """Start the application, hold it open until the end, and close it."""
+        app = self._application
+        try:
+            async with app.router.lifespan_context(app):
+                for each in self._addresses:
+                    _log.info("Charloom is serving on %s, documentation at /docs", each)
+                await self._closing.wait()
+        except CharloomError as error:
+            if not self._lifecycle.draining.is_set():  # else it is what was asked for
+                self.failure = error
+        except Exception as error:  # noqa: BLE001 (a bug of ours)
+            _log.exception("the application failed")
+            self.failure = CharloomError("The server failed; its log has the reason.")
+            self.failure.__cause__ = error
+        finally:
+            self.should_exit = True
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        backend: Backend | None = getattr(self._application.state, "backend", None)
-        if backend is not None:
-            backend.drain()
-        await super().shutdown(sockets)
+        lifecycle = self._lifecycle
+        lifecycle.draining.set()
+        if lifecycle.busy:
+            _log.info(
+                "requests in progress have %g s to finish; a second signal ends them now",
+                self._drain_seconds,
+            )
+        self._hurried = self._hurried or self._running.done()  # a second signal, or a failure
+        await _until(lambda: self._hurried or self._quiet, self._drain_seconds)
+        lifecycle.end()
+        await _until(lambda: self._quiet, _LAST_SECONDS)
+        self._closing.set()
+        if not lifecycle.serving:
+            self._running.cancel()  # what its thread does can be broken off
+        await asyncio.wait({self._running}, timeout=_LAST_SECONDS)
+        for server in self.servers:
+            server.close()
+        for connection in list(self.server_state.connections):
+            connection.shutdown()
+        await _until(lambda: not self.server_state.connections, _LAST_SECONDS)
+        for connection in list(self.server_state.connections):
+            connection.transport.abort()
+        if self.failure is None:
+            _log.info("Charloom has stopped")
+            _leave()
+
+    @property
+    def _quiet(self) -> bool:
+        """Whether no request is in progress and every answer is sent."""
+        return not self._lifecycle.busy and not any(
+            each.transport.get_write_buffer_size() for each in self.server_state.connections
+        )
 
     @property
     def _application(self) -> Any:
@@ -86,6 +165,29 @@ class _Server(uvicorn.Server):
         while not hasattr(inner, "state"):
             inner = inner.app
         return inner
+
+
+async def _until(condition: Callable[[], bool], seconds: float) -> None:
+    """Wait for the condition, at most so long."""
+    end = time.monotonic() + seconds
+    while not condition() and time.monotonic() < end:
+        await asyncio.sleep(_LOOK_SECONDS)
+
+
+def _leave() -> NoReturn:
+    """End the process at once, now that everything is closed and sent.
+
+    Python would first wait for every thread, of which one may hang on a disk that is gone or
+    compile for seconds, and then take PyTorch apart. What a thread leaves is whole: a file
+    gets its name, and a transaction is committed, at the end.
+    """
+    logging.shutdown()
+    os._exit(0)
+
+
+def _shown(listening: socket.socket) -> str:
+    host, port = listening.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def _listen(settings: Settings) -> socket.socket:
@@ -120,7 +222,8 @@ def _uvicorn_config(settings: Settings, application: str, reload: bool) -> uvico
         reload=reload,
         http=Connection,
         limit_concurrency=_CONNECTIONS,
-        timeout_graceful_shutdown=_GRACE_SECONDS,
+        timeout_graceful_shutdown=int(settings.drain_seconds) + 1,
+        lifespan="auto" if reload else "off",  # _Server starts and closes the application itself
         ws="none",
         access_log=False,
         log_config=None,

@@ -10,16 +10,18 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncGenerator
+from contextlib import suppress
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Header, Query, Request
 from starlette.responses import JSONResponse, Response
 
-from ...errors import CharloomError, InvalidInput, Overloaded
+from ...errors import CharloomError, InvalidInput
 from ...rendering.ids import bare_id
 from ...rendering.jobs import EventList, event_object, job_object, state_object
 from ...rendering.lists import listed
 from ..dependencies import Backend, ServedBy
+from ..http.lifecycle import Lifecycle, stopping
 from ..http.pages import Limit
 from ..http.problems import error_object, request_id
 from ..http.streaming import EVENT_HEADERS, Live, with_pings
@@ -61,12 +63,12 @@ async def events(
         return JSONResponse(listed(rows, has_more=len(found) > limit))
     cursor = _cursor(last_event_id) if last_event_id else after or 0
     await asyncio.to_thread(served.jobs.get, bare)  # an unknown job is a 404, not a stream
-    stream = _stream(served, bare, cursor, request_id(request.scope))
+    stream = _stream(served, request.app.state.lifecycle, bare, cursor, request_id(request.scope))
     return Live(with_pings(stream), STREAM, headers=EVENT_HEADERS)
 
 
 async def _stream(
-    served: Backend, job_id: str, cursor: int, request: str
+    served: Backend, lifecycle: Lifecycle, job_id: str, cursor: int, request: str
 ) -> AsyncGenerator[bytes, None]:
     shown_before: Any = None
     try:
@@ -84,9 +86,9 @@ async def _stream(
             if (job.state, job.progress) != shown_before:
                 shown_before = (job.state, job.progress)
                 yield _message(state_object(job), name="progress")
-            if served.engine.draining:
-                raise Overloaded("The server is stopping; connect again.", code="draining")
-            await asyncio.sleep(LOOK_SECONDS)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(lifecycle.draining.wait(), LOOK_SECONDS)
+                raise stopping()  # at once: a job takes longer than a server waits
     except CharloomError as error:
         yield _message({"error": error_object(error, request)}, name="error")
 

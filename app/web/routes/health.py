@@ -12,7 +12,8 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.responses import FileResponse, JSONResponse, Response
 
 from ...errors import CharloomError, NotFound
-from ..dependencies import Backend
+from ..dependencies import ServedBy
+from ..http.problems import retry_headers
 
 router = APIRouter(tags=["health"])
 
@@ -35,8 +36,13 @@ async def livez() -> Response:
 @router.get("/readyz", summary="Check that requests are served")
 async def readyz(request: Request) -> Response:
     """503, with what is missing and why, while the server starts, drains or lacks something."""
-    backend: Backend | None = getattr(request.app.state, "backend", None)
-    missing = {"startup": _STARTING} if backend is None else await backend.missing()
+    refusal = request.app.state.lifecycle.refusal()
+    if refusal is not None:
+        name = "startup" if refusal.code == "starting" else "engine"
+        body = {"status": "unavailable", "missing": [name], "reasons": {name: refusal.message}}
+        body |= {"code": refusal.code, "message": refusal.message}
+        return JSONResponse(body, 503, retry_headers(refusal))
+    missing = await request.app.state.backend.missing()
     if missing:
         told = {"status": "unavailable", "missing": list(missing), "reasons": missing}
         return JSONResponse(told, 503)
@@ -44,11 +50,9 @@ async def readyz(request: Request) -> Response:
 
 
 @router.get("/metrics", summary="Metrics for Prometheus")
-async def metrics(request: Request) -> Response:
-    backend: Backend | None = getattr(request.app.state, "backend", None)
-    if backend is not None:
-        with suppress(CharloomError):  # the database may be what has failed
-            request.app.state.job_gauge.show(await asyncio.to_thread(backend.jobs.counts))
+async def metrics(request: Request, served: ServedBy) -> Response:
+    with suppress(CharloomError):  # the database may be what has failed
+        request.app.state.job_gauge.show(await asyncio.to_thread(served.jobs.counts))
     return Response(generate_latest(request.app.state.prometheus), media_type=CONTENT_TYPE_LATEST)
 
 

@@ -19,6 +19,8 @@ def test_before_the_start_it_lives_but_is_not_ready(settings: Settings) -> None:
     assert client.get("/livez").status_code == 200
     answer = client.get("/readyz")
     assert (answer.status_code, answer.json()["missing"]) == (503, ["startup"])
+    assert answer.json()["code"] == "starting"
+    assert int(answer.headers["retry-after"]) >= 1
     refused = client.get("/v1/models")
     assert refused.status_code == 503
     assert refused.json()["error"]["type"] == "overloaded_error"
