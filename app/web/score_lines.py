@@ -31,6 +31,7 @@ from .scoring import Scoring, numbers_of
 _LINES_AT_ONCE: Final = 256
 _CHARACTERS_AT_ONCE: Final = 65_536
 _MOST_LINE_BYTES: Final = 4 << 20
+_PIECE_CHARACTERS: Final = 64 << 10
 _PASSING: Final = (Overloaded.code, "model_memory_full")
 
 
@@ -122,7 +123,14 @@ def _rendered(
         if isinstance(each, CharloomError):
             yield _error_line(index, each, name)
         else:
-            yield from json_pieces({**next(items), "index": index})
+            line, size = [], 0
+            for piece in json_pieces({**next(items), "index": index}):
+                line.append(piece)
+                size += len(piece)
+                if size >= _PIECE_CHARACTERS:  # only lines as long as this come in pieces
+                    yield "".join(line)
+                    line, size = [], 0
+            yield "".join(line)
         yield "\n"
 
 

@@ -3,66 +3,99 @@
 Extends Uvicorn's protocol over httptools, which alone would collect a head of any
 size. This class counts the bytes since the last complete head or piece of a body (a
 long head, chunk extensions, trailers) and refuses the connection past
-``MOST_HEAD_BYTES``. Input that is not HTTP gets the same error shape as everything
-else. A request to switch protocols (``Upgrade``) is ignored, as the standard allows
-(RFC 9110, section 7.8).
+``MOST_HEAD_BYTES``. A head must arrive within ``HEAD_SECONDS``. Input that is not HTTP
+gets the same error shape as everything else. A request to switch protocols
+(``Upgrade``) is ignored, as the standard allows (RFC 9110, section 7.8).
 
-Knows no route.
+How many connections there may be is the business of ``door``; how one ends whose client
+still sends, of ``lingering``; when a client counts as gone, of ``stalling``. Knows no route.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any, Final
 
 import httptools
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn._types import ASGISendEvent
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from ...errors import InvalidInput
+from .door import Door
 from .identifiers import fresh
+from .lingering import ClosedPolitely, Lingering
 from .problems import error_object
 from .stalling import StallGuard
 
 MOST_HEAD_BYTES: Final = 64 << 10
 """For a request line and headers together, and for bytes between pieces of a body."""
 
+HEAD_SECONDS: Final = 10.0
+"""For a head to arrive whole, from the connection's start or the head's first byte."""
+
+_VERSIONS: Final = ("1.0", "1.1")
 _FRAMING: Final = (b"content-length", b"transfer-encoding")
 _TOO_LARGE: Final = f"The request line and headers are larger than {MOST_HEAD_BYTES:,} bytes."
-_NOT_HTTP: Final = "This is not HTTP, or the request's target cannot be read."
+_NOT_HTTP: Final = "This is not HTTP/1.1, or the request's target cannot be read."
 
 
 class Connection(HttpToolsProtocol):
     """A connection of one client to the server."""
 
-    def __init__(self, *arguments: Any, **named: Any) -> None:
+    def __init__(
+        self,
+        *arguments: Any,
+        door: Door | None = None,
+        head_seconds: float = HEAD_SECONDS,
+        **named: Any,
+    ) -> None:
         super().__init__(*arguments, **named)
+        self._door = Door() if door is None else door  # an empty one is falsy
+        self._crowded = False  # all others are busy: only to be told so
+        self._head_seconds = head_seconds
+        self._head_timer: asyncio.TimerHandle | None = None
+        self._in_head = False  # a head has begun
         self._idle_bytes = 0  # since the last head or piece of a body
         self._known_head = False  # whether the parser is fed a head already read
-        self._stall: StallGuard | None = None
+        self._lingering: Lingering | None = None
+
+    @property
+    def address(self) -> str:
+        return self.client[0] if self.client else ""
+
+    def drop(self) -> None:
+        self.transport.abort()
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self._stall = StallGuard(self.loop, transport)
+        self._crowded = not self._door.enter(self)
+        self._time_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        if self._stall is not None:
-            self._stall.stop()
+        self._door.leave(self)
+        self._stall.stop()
+        self._untime_head()
+        if self._lingering is not None:
+            self._lingering.stop()
         super().connection_lost(exc)
 
     def pause_writing(self) -> None:
         super().pause_writing()
-        if self._stall is not None:
-            self._stall.start()
+        self._stall.start()
 
     def resume_writing(self) -> None:
-        if self._stall is not None:
-            self._stall.stop()
+        self._stall.stop()
         super().resume_writing()
 
     def data_received(self, data: bytes) -> None:
-        if self._stall is not None:
-            self._stall.heard()
+        self._stall.heard()
+        if self._lingering is not None:
+            self._lingering.discard(len(data))
+            return
         self._unset_keepalive_if_required()
         self._idle_bytes += len(data)
         while data:
@@ -78,6 +111,8 @@ class Connection(HttpToolsProtocol):
                 return
         if self._idle_bytes > MOST_HEAD_BYTES:
             self._refuse(_TOO_LARGE)
+        elif self._in_head and self._head_timer is None:
+            self._time_head()
 
     def _go_on(self) -> None:
         """Start a new parser for what follows a head with Upgrade: its body or the next request."""
@@ -94,7 +129,10 @@ class Connection(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         if not self._known_head:
+            self._in_head = True
             super().on_message_begin()
+            if self._crowded:
+                self.scope["state"]["crowded"] = True
 
     def on_url(self, url: bytes) -> None:
         if not self._known_head:
@@ -109,8 +147,17 @@ class Connection(HttpToolsProtocol):
             return
         if self._idle_bytes > MOST_HEAD_BYTES and self._head_bytes() > MOST_HEAD_BYTES:
             raise ValueError("the head is too large")  # stops the parser; the connection is refused
+        if self.parser.get_http_version() not in _VERSIONS:
+            raise ValueError("another version of HTTP")
         self._idle_bytes = 0
+        self._in_head = False
+        self._untime_head()
+        self._door.spoke(self)
         super().on_headers_complete()
+        cycle = self.cycle
+        cycle.keep_alive = cycle.keep_alive and not self._crowded
+        cycle.transport = ClosedPolitely(self.transport, self._close)  # type: ignore[assignment]
+        cycle.send = partial(_send, cycle, cycle.send)  # type: ignore[method-assign]
 
     def on_body(self, body: bytes) -> None:
         self._idle_bytes = 0
@@ -120,20 +167,77 @@ class Connection(HttpToolsProtocol):
         if not (self.parser.should_upgrade() and self._framing()):  # else its body follows
             super().on_message_complete()
 
+    def on_response_complete(self) -> None:
+        if self._lingering is None and self._arriving:
+            self._close()
+        if self._lingering is not None:
+            self.server_state.total_requests += 1
+            return
+        super().on_response_complete()
+        if self.cycle.response_complete and not self.transport.is_closing():
+            self._door.rests(self)
+
+    @property
+    def _arriving(self) -> bool:
+        """Whether more of a request's body is to come."""
+        return self.cycle is not None and self.cycle.more_body
+
+    def _close(self) -> None:
+        """Close the connection; if the client may still be sending, when it has stopped."""
+        if self.transport.is_closing() or self._lingering is not None:
+            return
+        if self._arriving:
+            self._linger()
+        else:
+            self.transport.close()
+
+    def _linger(self) -> None:
+        self.flow.resume_reading()
+        self._unset_keepalive_if_required()
+        self._lingering = Lingering(self.loop, self.transport)
+
+    def _time_head(self) -> None:
+        self._head_timer = self.loop.call_later(self._head_seconds, self._head_is_late)
+
+    def _untime_head(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+
+    def _head_is_late(self) -> None:
+        if self._in_head:
+            message = f"The head of the request did not arrive within {self._head_seconds:g} s."
+            self._refuse(message, "408 Request Timeout", "head_timeout")
+        else:
+            self.transport.close()
+
     def _head_bytes(self) -> int:
         return len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
 
-    def _refuse(self, message: str) -> None:
+    def _refuse(
+        self, message: str, status: str = "400 Bad Request", code: str = "invalid_http"
+    ) -> None:
         """Send the error, unless an answer is under way; then close the connection."""
-        if self.transport.is_closing():
+        if self.transport.is_closing() or self._lingering is not None:
             return
         if self.cycle is None or self.cycle.response_complete or not self.cycle.response_started:
             name = f"req_{fresh()}"
-            error = error_object(InvalidInput(message, code="invalid_http"), name)
+            error = error_object(InvalidInput(message, code=code), name)
             body = json.dumps({"error": error}).encode()
             self.transport.write(
-                b"HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\n"
+                b"HTTP/1.1 %b\r\ncontent-type: application/json\r\n"
                 b"x-request-id: %b\r\ncontent-length: %d\r\nconnection: close\r\n\r\n%b"
-                % (name.encode(), len(body), body)
+                % (status.encode(), name.encode(), len(body), body)
             )
-        self.transport.close()
+        self._linger()
+
+
+async def _send(
+    cycle: RequestResponseCycle,
+    send: Callable[[ASGISendEvent], Awaitable[None]],
+    message: ASGISendEvent,
+) -> None:
+    """Send; an error that comes before the request is whole is the connection's last answer."""
+    if message["type"] == "http.response.start" and message["status"] >= 400 and cycle.more_body:
+        cycle.keep_alive = False
+    await send(message)

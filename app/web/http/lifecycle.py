@@ -91,11 +91,19 @@ class Served:
             await self.app(scope, receive, send)
             return
         answer = _Answer(send, self.lifecycle)
-        refusal = None if scope["path"] in HEALTH else self.lifecycle.refusal()
+        refusal = None if scope["path"] in HEALTH else self._refusal(scope)
         if refusal is None:
             await self._serve(scope, receive, answer)
         else:
             await problem_response(refusal, scope)(scope, receive, answer.send)
+
+    def _refusal(self, scope: Scope) -> Overloaded | None:
+        if scope.get("state", {}).get("crowded"):  # says the connection, see ``door``
+            return Overloaded(
+                "The server has as many connections as it takes; try again later.",
+                code="too_many_connections",
+            )
+        return self.lifecycle.refusal()
 
     async def _serve(self, scope: Scope, receive: Receive, answer: _Answer) -> None:
         task = asyncio.current_task()
@@ -121,12 +129,14 @@ class _Answer:
         self._lifecycle = lifecycle
         self._kind: str | None = None  # the media type, once the answer has begun
         self._complete = False
+        self._in_line = False  # a very long line was begun
 
     async def send(self, message: Message) -> None:
         # Noted after sending: a message whose sending is cancelled was not sent at all.
         if message["type"] != "http.response.start":
             await self._send(message)
             self._complete = not message.get("more_body", False)
+            self._in_line = not (message.get("body") or b"\n").endswith(b"\n")
             return
         if self._lifecycle.draining.is_set():  # the client must not wait for another answer here
             MutableHeaders(scope=message)["connection"] = "close"
@@ -137,7 +147,8 @@ class _Answer:
         """Say that the server stops, in the form of the answer.
 
         Waits for a client that does not read until the server closes its connection. So does
-        an answer without a form for an error, as a file: it can only be cut.
+        an answer without a form for an error, as a file or a large JSON object: it can only
+        be cut.
         """
         if self._kind is None:
             await problem_response(stopping(), scope)(scope, receive, self.send)
@@ -146,12 +157,13 @@ class _Answer:
         elif self._kind in _LAST_WORDS:
             error = {"error": error_object(stopping(), request_id(scope))}
             last = _LAST_WORDS[self._kind] % json.dumps(error).encode()
+            last = b"\n" + last if self._in_line else last
             await self.send({"type": "http.response.body", "body": last})
         else:
             while (await receive())["type"] != "http.disconnect":
                 pass
 
 
-#: Media type -> the last bytes of an answer. Handlers send whole events and lines, so the end
-#: of what was sent is the end of one.
+#: Media type -> the last bytes of an answer. Handlers send whole events, and whole lines
+#: unless they are very long.
 _LAST_WORDS: Final = {"text/event-stream": b"data: %b\n\n", "application/x-ndjson": b"%b\n"}

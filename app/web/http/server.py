@@ -13,6 +13,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from types import FrameType
 from typing import Any, Final, NoReturn
 
@@ -23,6 +24,7 @@ from ...settings import Settings
 from ...wiring.installation import Installation
 from . import logs
 from .connection import Connection
+from .door import Door, descriptors, places
 from .lifecycle import Lifecycle
 
 _log = logging.getLogger(__name__)
@@ -30,7 +32,6 @@ _LAST_SECONDS: Final = 2.0
 """For each of: ending answers, closing the application, sending what is written."""
 
 _LOOK_SECONDS: Final = 0.02
-_CONNECTIONS: Final = 4096
 # The event loop gives up the interpreter at every system call and waits this long to get it
 # back while the engine or a large answer is busy: with Python's 5 ms, a thousand clients
 # delayed /livez by seconds.
@@ -45,13 +46,14 @@ def serve(settings: Settings, application: str, *, reload: bool = False) -> None
     """
     check_exposure(settings)
     logs.configure(settings.log_level, settings.log_format)
-    config = _uvicorn_config(settings, application, reload)
+    most, backlog = places(descriptors())
+    config = _uvicorn_config(settings, application, reload, Door(most), backlog)
     if reload:
         check_database(settings)
         uvicorn.run(**_as_arguments(config))
         return
     sys.setswitchinterval(_SWITCH_SECONDS)
-    with _listen(settings) as listening:
+    with _listen(settings, backlog) as listening:
         server = _Server(config, settings.drain_seconds)
         server.run(sockets=[listening])
     if server.failure is not None:
@@ -190,7 +192,7 @@ def _shown(listening: socket.socket) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-def _listen(settings: Settings) -> socket.socket:
+def _listen(settings: Settings, backlog: int) -> socket.socket:
     """Open the listening socket before anything else, so that a port in use fails at once."""
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
@@ -200,7 +202,7 @@ def _listen(settings: Settings) -> socket.socket:
         try:
             listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             listening.bind(address)
-            listening.listen(2048)
+            listening.listen(backlog)
         except BaseException:
             listening.close()
             raise
@@ -213,15 +215,17 @@ def _listen(settings: Settings) -> socket.socket:
     return listening
 
 
-def _uvicorn_config(settings: Settings, application: str, reload: bool) -> uvicorn.Config:
+def _uvicorn_config(
+    settings: Settings, application: str, reload: bool, door: Door, backlog: int
+) -> uvicorn.Config:
     return uvicorn.Config(
         application,
         factory=True,
         host=settings.host,
         port=settings.port,
         reload=reload,
-        http=Connection,
-        limit_concurrency=_CONNECTIONS,
+        http=partial(Connection, door=door),  # type: ignore[arg-type]  # it is called like a class
+        backlog=backlog,
         timeout_graceful_shutdown=int(settings.drain_seconds) + 1,
         lifespan="auto" if reload else "off",  # _Server starts and closes the application itself
         ws="none",

@@ -139,6 +139,7 @@ class Spool:
         piece = await asyncio.to_thread(segment.read_next)
         if not piece:
             raise StorageFailed("The answer could not be read back from the disk.")
+        piece = piece[: piece.rfind(b"\n") + 1] or piece  # whole lines, if they fit
         segment.read += len(piece)
         self._taken.set()
         return piece

@@ -18,7 +18,6 @@ from starlette.types import Receive, Scope, Send
 
 from ...engine.piece import Piece
 from ...engine.stream import AsyncStream
-from ...errors import CharloomError
 
 T = TypeVar("T")
 
@@ -85,17 +84,13 @@ class Arriving:
 
     def __init__(self, receive: Receive) -> None:
         self._receive = receive
-        self._pieces: asyncio.Queue[bytes | CharloomError | None] = asyncio.Queue(_AHEAD)
+        self._pieces: asyncio.Queue[bytes | None] = asyncio.Queue(_AHEAD)
 
     async def read(self) -> None:
         """Read the body, then wait. Raises ClientDisconnect when the client leaves."""
         more = True
         while more:
-            try:
-                message = await self._receive()
-            except CharloomError as error:  # the server stops
-                await self._pieces.put(error)
-                return
+            message = await self._receive()
             if message["type"] == "http.disconnect":
                 raise ClientDisconnect
             await self._pieces.put(message.get("body", b""))
@@ -105,10 +100,8 @@ class Arriving:
         raise ClientDisconnect
 
     async def pieces(self) -> AsyncGenerator[bytes, None]:
-        """The body, piece by piece; raises what ended it early."""
+        """The body, piece by piece."""
         while (piece := await self._pieces.get()) is not None:
-            if isinstance(piece, CharloomError):
-                raise piece
             yield piece
 
 

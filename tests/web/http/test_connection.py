@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import socket
+import threading
+import time
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
+import uvicorn
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 
 from app.settings import Settings
-from app.web.http.connection import MOST_HEAD_BYTES
+from app.web.http.connection import MOST_HEAD_BYTES, Connection
+from app.web.http.door import Door
+from app.web.http.lifecycle import Lifecycle, Served
 from tests.serving import serving
 from tests.web.conftest import put_models
 
@@ -27,14 +39,14 @@ def port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
         yield int(url.rpartition(":")[2])
 
 
-def said(port: int, *parts: bytes) -> bytes:
+def said(port: int, *parts: bytes, wait: float = 1) -> bytes:
     """Everything the server says to these bytes until it hangs up or falls silent."""
     with socket.create_connection(("127.0.0.1", port), timeout=5) as wire:
         got = b""
         try:
             for part in parts:
                 wire.sendall(part)
-            wire.settimeout(1)
+            wire.settimeout(wait)
             while piece := wire.recv(65536):
                 got += piece
         except (TimeoutError, ConnectionError):
@@ -115,3 +127,131 @@ def test_requests_in_a_row_are_answered_in_order(port: int) -> None:
     other = b"GET /nowhere HTTP/1.1\r\nhost: localhost\r\n\r\n"
     answer = said(port, (GET + b"\r\n") + other + (GET + b"\r\n"))
     assert re.findall(rb"HTTP/1.1 (\d+)", answer) == [b"200", b"404", b"200"]
+
+
+def test_other_versions_of_http_are_refused(port: int) -> None:
+    for head in (
+        b"GET /livez\r\n\r\n",
+        b"GET /livez HTTP/3.0\r\n\r\n",
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+    ):
+        refusal(said(port, head))
+    old = said(port, b"GET /livez HTTP/1.0\r\nhost: localhost\r\n\r\n")
+    assert old.startswith(b"HTTP/1.1 200 ")
+    assert b"connection: close" in old
+
+
+def test_a_client_that_sends_everything_first_reads_why_it_was_refused(port: int) -> None:
+    """Python's urllib gave up with a broken pipe and never read the answer."""
+    request = urllib.request.Request(
+        f"http://127.0.0.1:{port}/v1/jobs",
+        data=b'{"model": "' + b"x" * 24_000_000 + b'"}',
+        headers={"content-type": "application/json"},
+    )
+    for _ in range(3):
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            urllib.request.urlopen(request, timeout=20)
+        with refused.value as answer:
+            assert answer.code == 413
+            assert json.load(answer)["error"]["code"] == "body_too_large"
+
+
+def test_a_refused_body_that_never_comes_keeps_no_connection_open(port: int) -> None:
+    head = (
+        b"POST /v1/jobs HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
+        b"content-length: 999999999999\r\n\r\n"
+    )
+    with socket.create_connection(("127.0.0.1", port), timeout=2) as wire:
+        wire.sendall(head)
+        got = b""
+        while piece := wire.recv(65536):  # the end comes at once, not with the keep-alive's
+            got += piece
+    assert got.startswith(b"HTTP/1.1 413 ")
+    assert b"connection: close" in got
+
+
+@contextmanager
+def small_server(door: Door, head_seconds: float) -> Iterator[int]:
+    """A server in this process with other limits; it answers everything after a moment."""
+
+    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+        await asyncio.sleep(0 if scope["path"] == "/livez" else 2.0)
+        await Response("done")(scope, receive, send)
+
+    lifecycle = Lifecycle()
+    lifecycle.serving = True
+    config = uvicorn.Config(
+        Served(answer, lifecycle), port=0, lifespan="off", ws="none", log_config=None,
+        http=partial(Connection, door=door, head_seconds=head_seconds),  # type: ignore[arg-type]
+    )  # fmt: skip
+    server = uvicorn.Server(config)
+    with socket.create_server(("127.0.0.1", 0), backlog=256) as listening:
+        running = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
+        running.start()
+        try:
+            yield listening.getsockname()[1]
+        finally:
+            server.should_exit = True
+            running.join()
+
+
+def closed(wire: socket.socket) -> bytes:
+    """What came before the server closed the connection, within two seconds."""
+    wire.settimeout(2)
+    got = b""
+    try:
+        while piece := wire.recv(65536):
+            got += piece
+    except ConnectionError:
+        pass
+    return got
+
+
+def test_a_head_has_a_deadline_from_its_first_moment() -> None:
+    with small_server(Door(), 0.4) as port, ExitStack() as stack:
+        silent, begun, second = (
+            stack.enter_context(socket.create_connection(("127.0.0.1", port))) for _ in range(3)
+        )
+        begun.sendall(b"GET /livez HTTP/1.1\r\nx-slow: ")
+        second.sendall(GET + b"\r\n")
+        second.settimeout(2)
+        assert second.recv(65536).startswith(b"HTTP/1.1 200 ")
+        second.sendall(b"G")
+        assert closed(silent) == b""
+        for wire in (begun, second):
+            answer = closed(wire)
+            assert answer.startswith(b"HTTP/1.1 408 ")
+            assert b"head_timeout" in answer
+
+
+def test_a_request_may_take_longer_than_a_head() -> None:
+    with small_server(Door(), 0.2) as port:
+        answer = said(port, GET.replace(b"/livez", b"/slow") + b"connection: close\r\n\r\n", wait=5)
+    assert answer.startswith(b"HTTP/1.1 200 ")
+
+
+def test_silent_connections_close_the_door_to_nobody() -> None:
+    with small_server(Door(most=8), 60) as port, ExitStack() as stack:
+        for _ in range(40):
+            stack.enter_context(socket.create_connection(("127.0.0.1", port)))
+        for _ in range(3):
+            assert said(port, GET + b"connection: close\r\n\r\n").startswith(b"HTTP/1.1 200 ")
+
+
+def test_when_all_are_busy_health_is_answered_and_others_are_told() -> None:
+    with small_server(Door(most=4), 60) as port, ExitStack() as stack:
+        slow = GET.replace(b"/livez", b"/slow") + b"\r\n"
+        busy = [
+            stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=5))
+            for _ in range(4)
+        ]
+        for wire in busy:
+            wire.sendall(slow)
+        time.sleep(0.1)
+        assert said(port, GET + b"\r\n").startswith(b"HTTP/1.1 200 ")
+        told = said(port, slow)
+        assert told.startswith(b"HTTP/1.1 503 ")
+        assert b"too_many_connections" in told
+        assert b"retry-after: " in told
+        for wire in busy:
+            assert wire.recv(65536).startswith(b"HTTP/1.1 200 ")

@@ -1,0 +1,142 @@
+"""Who may come in, and who goes when all places are taken."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+
+import pytest
+
+from app.web.http import door as doors
+from app.web.http.door import Door, places
+
+
+@dataclass(eq=False)
+class Caller:
+    address: str = "a"
+    dropped: bool = False
+
+    def drop(self) -> None:
+        self.dropped = True
+
+
+@dataclass
+class Clock:
+    now: float = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def entered(door: Door, count: int, address: str = "a") -> list[Caller]:
+    callers = [Caller(address) for _ in range(count)]
+    for each in callers:
+        door.enter(each)
+    return callers
+
+
+def test_silent_connections_of_one_address_are_bounded_once_they_are_old() -> None:
+    clock = Clock()
+    door = Door(most_silent=3, clock=clock)
+    burst = entered(door, 10)  # a proxy that has just started: all are about to speak
+    assert not any(each.dropped for each in burst)
+    clock.now = 2.0
+    entered(door, 4)
+    assert [each.dropped for each in burst] == [True] * 4 + [False] * 6
+    others = entered(door, 3, "b")
+    assert not any(each.dropped for each in others)
+
+
+def test_who_has_spoken_is_not_counted_for_its_address() -> None:
+    clock = Clock()
+    door = Door(most_silent=2, clock=clock)
+    busy = entered(door, 50)
+    for each in busy:
+        door.spoke(each)
+    clock.now = 9.0
+    entered(door, 2)
+    assert not any(each.dropped for each in busy)
+
+
+def test_a_newcomer_gets_the_place_of_a_silent_one_then_of_an_idle_one() -> None:
+    door = Door(most=6)
+    busy, idle, silent = entered(door, 2), entered(door, 2), entered(door, 2, "b")
+    for each in busy + idle:
+        door.spoke(each)
+    for each in idle:
+        door.rests(each)
+    gone = []
+    for _ in range(4):
+        newcomer = Caller("c")
+        assert door.enter(newcomer)
+        door.spoke(newcomer)
+        gone.append([each for each in silent + idle if each.dropped][-1:])
+    assert silent[0].dropped
+    assert silent[1].dropped
+    assert idle[0].dropped
+    assert idle[1].dropped
+    assert not door.enter(Caller("c"))  # all are busy: it is told so
+    assert not any(each.dropped for each in busy)
+    assert len(door) == 7
+
+
+def test_the_address_with_the_most_silent_connections_makes_room() -> None:
+    door = Door(most=10)
+    patient = entered(door, 1, "patient")
+    crowd = entered(door, 9, "crowd")
+    door.enter(Caller("new"))
+    assert not patient[0].dropped
+    assert [each.dropped for each in crowd] == [True] + [False] * 8
+
+
+def test_beyond_the_kept_places_newcomers_are_dropped() -> None:
+    door = Door(most=2)
+    for each in entered(door, 2):
+        door.spoke(each)
+    told = [Caller("c") for _ in range(doors._KEPT_PLACES)]
+    for each in told:
+        assert not door.enter(each)
+        door.spoke(each)
+    assert not any(each.dropped for each in told)
+    last = Caller("d")
+    assert not door.enter(last)
+    assert last.dropped
+
+
+def test_nobody_is_counted_twice_or_forgotten() -> None:
+    dice, clock = random.Random(1), Clock()
+    door = Door(most=20, most_silent=5, clock=clock)
+    there: set[Caller] = set()
+    for _ in range(5000):
+        clock.now += dice.random()
+        caller = dice.choice(list(there)) if there else None
+        do = dice.randrange(5)
+        if do < 2 or caller is None:
+            new = Caller(dice.choice("abc"))
+            there.add(new)
+            door.enter(new)
+        elif do == 2:
+            door.spoke(caller)
+        elif do == 3:
+            door.spoke(caller)
+            door.rests(caller)
+        else:
+            there.discard(caller)
+            door.leave(caller)
+        there = {each for each in there if not each.dropped}
+        assert len(door) == len(there)
+        assert len(door) <= 20 + doors._KEPT_PLACES
+    for each in there:
+        door.leave(each)
+    assert len(door) == 0
+    assert not door._silent
+    assert not door._idle
+
+
+@pytest.mark.parametrize("descriptors", [256, 1024, 4096, 20_000, 1 << 20])
+def test_descriptors_are_kept_for_files(descriptors: int) -> None:
+    most, backlog = places(descriptors)
+    assert 16 <= most <= 4096
+    assert 16 <= backlog <= 2048
+    if descriptors >= 1024:
+        assert most + backlog + doors._KEPT_PLACES + doors._KEPT_FILES <= descriptors
