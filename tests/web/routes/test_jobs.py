@@ -343,7 +343,15 @@ def test_events_by_page_and_as_a_stream(client: TestClient, dataset: str) -> Non
 def test_a_stream_ends_when_the_server_does(settings: Settings, tmp_path: Any) -> None:
     with TestClient(create_app(settings.model_copy(update={"data_dir": tmp_path}))) as client:
         job = submitted(client, put_words(client))
-        client.app.state.lifecycle.serving = True  # type: ignore[attr-defined]
+        state: Any = client.app.state  # type: ignore[attr-defined]
+        real, portal = state.backend.jobs.get, client.portal
+        assert portal is not None
+
+        def get_and_stop(id: str) -> Any:  # the stream has been taken by then
+            portal.call(state.lifecycle.draining.set)
+            return real(id)
+
+        state.backend.jobs.get = get_and_stop
         answer = client.get(f"/v1/jobs/{job['id']}/events", headers={"accept": "text/event-stream"})
         came = messages(answer.text)
         assert [each.get("event") for each in came] == [None, "progress", "error"]
