@@ -18,14 +18,15 @@ from ..engine.sequence import Piece
 from ..errors import CharloomError, InvalidInput, Overloaded, TooLarge
 from ..validation import invalid
 from .http.answers import AT_ONCE, check_numbers, json_pieces
-from .http.bodies import parse_json
+from .http.bodies import without_delay
 from .http.problems import error_object, request_id
+from .http.strict_json import parse_json
 from .schemas import MOST_CHARACTERS, LineOfScores
 from .scoring import Scoring
 
 _LINES_AT_ONCE: Final = 256
-_CHARACTERS_AT_ONCE: Final = 65_536
-_MOST_LINE_BYTES: Final = 4 << 20
+_MOST_LINE_BYTES: Final = LineOfScores.most.bytes
+_BYTES_AT_ONCE: Final = 65_536
 
 
 async def answers(scoring: Scoring, request: Request) -> AsyncGenerator[bytes, None]:
@@ -40,7 +41,7 @@ async def answers(scoring: Scoring, request: Request) -> AsyncGenerator[bytes, N
         except CharloomError as error:
             found = error
         lines = partial(_answer, scoring, batch, found, index, name)
-        large = sum(map(scoring.numbers, texts)) > AT_ONCE
+        large = scoring.work(texts) > AT_ONCE
         yield await asyncio.to_thread(lines) if large else lines()
         index += len(batch)
 
@@ -81,35 +82,39 @@ async def _patiently(scoring: Scoring, texts: Sequence[str]) -> list[Piece]:
 
 async def _lines(body: AsyncIterator[bytes]) -> AsyncGenerator[bytes | TooLarge, None]:
     """The lines that are not blank; a line that is too long becomes an error."""
-    rest, dropping = b"", False
+    rest, dropping = bytearray(), False
     async for piece in body:
-        *whole, rest = (rest + piece).split(b"\n")
-        for line in whole:
+        *whole, end = piece.split(b"\n")
+        for part in whole:
+            line = bytes(rest) + part
+            rest.clear()
             if dropping or len(line) > _MOST_LINE_BYTES:
                 yield _too_long()
             elif line.strip():
                 yield line
             dropping = False
-        if len(rest) > _MOST_LINE_BYTES:
-            rest, dropping = b"", True
+        rest += end
+        if dropping or len(rest) > _MOST_LINE_BYTES:
+            rest, dropping = bytearray(), True
     if dropping:
         yield _too_long()
     elif rest.strip():
-        yield rest
+        yield bytes(rest)
 
 
 async def _batches(
     lines: AsyncIterator[bytes | TooLarge], scoring: Scoring
 ) -> AsyncGenerator[list[str | CharloomError], None]:
     batch: list[str | CharloomError] = []
-    characters = 0
+    size = 0
     async for line in lines:
-        text = _text(line, scoring)
-        characters += len(text) if isinstance(text, str) else 0
-        batch.append(text)
-        if len(batch) == _LINES_AT_ONCE or characters >= _CHARACTERS_AT_ONCE:
+        length = len(line) if isinstance(line, bytes) else 0
+        batch.append(await without_delay(length, partial(_text, line, scoring)))
+        size += length
+        if len(batch) == _LINES_AT_ONCE or size >= _BYTES_AT_ONCE:
             yield batch
-            batch, characters = [], 0
+            batch, size = [], 0
+            await asyncio.sleep(0)  # lines that are all wrong wait for nobody
     if batch:
         yield batch
 
@@ -119,7 +124,7 @@ def _text(line: bytes | TooLarge, scoring: Scoring) -> str | CharloomError:
     if isinstance(line, TooLarge):
         return line
     try:
-        given = parse_json(line)
+        given = parse_json(line, LineOfScores.most.values)
         text = LineOfScores.model_validate(
             {"input": given} if isinstance(given, str) else given
         ).input

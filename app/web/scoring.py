@@ -33,7 +33,7 @@ class Scoring:
     def submit(self, texts: Sequence[str], closed: bool | None = None) -> AsyncStream:
         """Have the engine read the texts; it collects to one piece per text, with logprobs."""
         request = engine.Request(
-            prompts=tuple(self._held.vocabulary.encode(text) for text in texts),
+            prompts=tuple(self._held.vocabulary.encode_each(texts)),
             max_symbols=0,
             scored=True,
             closed=self.closed if closed is None else closed,
@@ -45,6 +45,10 @@ class Scoring:
     def numbers(self, text: str) -> int:
         """The most logprobs that the answer holds for a text."""
         return (len(text) + 1) * (1 + self._top) if self._details else 1
+
+    def work(self, texts: Sequence[str]) -> int:
+        """How much there is to add up and write for the texts, in logprobs."""
+        return sum(map(self.numbers, texts)) + sum(map(len, texts))
 
     def items(self, texts: Sequence[str], pieces: Sequence[Piece]) -> list[dict[str, Any]]:
         """The answer's object for each text."""

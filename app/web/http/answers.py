@@ -35,7 +35,7 @@ def check_numbers(numbers: int, param: str) -> None:
 
 
 async def json_answer(build: Callable[[], dict[str, Any]], numbers: int) -> Response:
-    """The answer that ``build`` returns; with many ``numbers`` it is built in a thread."""
+    """The answer that ``build`` returns; with many ``numbers`` to work on, built in a thread."""
     if numbers <= AT_ONCE:
         return JSONResponse(build())
     body = await asyncio.to_thread(lambda: "".join(json_pieces(build())).encode())

@@ -5,17 +5,19 @@ Bodies of NDJSON are read in ``score_lines``.
 
 from __future__ import annotations
 
-from typing import Annotated, Final
+from collections.abc import Sequence
+from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Query, Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
+from ...engine.sequence import Piece
 from ...errors import InvalidInput
 from ...rendering.scores import RankAnswer, ScoreAnswer, score_usage
 from ...store.layout import REFERENCE_LENGTH
 from ..dependencies import ServedBy
 from ..http.answers import check_numbers, json_answer
-from ..http.bodies import documented, json_body, read_json
+from ..http.bodies import documented, json_body, read_json, refuse_encoding
 from ..http.streaming import Live, collect
 from ..schemas import MOST_TOP, RankRequest, ScoreRequest
 from ..score_lines import answers
@@ -29,7 +31,7 @@ NDJSON: Final = "application/x-ndjson"
 @router.post(
     "/v1/score",
     response_model=ScoreAnswer,
-    openapi_extra=documented(ScoreRequest, **{NDJSON: {"type": "string"}}),
+    openapi_extra=documented(ScoreRequest, {NDJSON: {"type": "string"}}),
     summary="Score text",
 )
 async def score(
@@ -43,6 +45,7 @@ async def score(
 ) -> Response:
     """Nats, bits per character, perplexity and percentile of each text."""
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() == NDJSON:
+        refuse_encoding(request)
         held = await served.hold(model)
         scoring = Scoring(served, held, per_character, top)
         lines = answers(scoring, request)
@@ -51,9 +54,9 @@ async def score(
     with await served.hold(body.model) as held:
         scoring = Scoring(served, held, body.per_character, body.top)
         texts = list(body.input)
-        numbers = sum(map(scoring.numbers, texts))
-        check_numbers(numbers, "input")
-        pieces = await collect(request.receive, scoring.submit(texts))
+        check_numbers(sum(map(scoring.numbers, texts)), "input")
+        # No texts have no scores, as a body of no lines has none.
+        pieces = await collect(request.receive, scoring.submit(texts)) if texts else []
         return await json_answer(
             lambda: {
                 "object": "list",
@@ -61,7 +64,7 @@ async def score(
                 "data": scoring.items(texts, pieces),
                 "usage": score_usage(texts),
             },
-            numbers,
+            scoring.work(texts),
         )
 
 
@@ -87,13 +90,24 @@ async def rank(
         served.engine.check(_symbols(body))  # before anything is allocated
         texts = [body.prompt + candidate for candidate in body.candidates]
         pieces = await collect(request.receive, scoring.submit(texts, closed=closed))
-        items = [
-            scoring.renderer.rank_object(index, candidate, piece.read_logprobs[len(body.prompt) :])
-            for index, (candidate, piece) in enumerate(zip(body.candidates, pieces, strict=True))
-        ]
-        items.sort(key=lambda item: -item["logprob"])
-        return JSONResponse({"object": "list", "model": held.version.id, "data": items,
-                             "usage": score_usage(texts)})  # fmt: skip
+        return await json_answer(
+            lambda: {
+                "object": "list",
+                "model": held.version.id,
+                "data": _ranked(scoring, body, pieces),
+                "usage": score_usage(texts),
+            },
+            scoring.work(texts),
+        )
+
+
+def _ranked(scoring: Scoring, body: RankRequest, pieces: Sequence[Piece]) -> list[dict[str, Any]]:
+    """The answer's object for each candidate, the likeliest first."""
+    items = [
+        scoring.renderer.rank_object(index, candidate, piece.read_logprobs[len(body.prompt) :])
+        for index, (candidate, piece) in enumerate(zip(body.candidates, pieces, strict=True))
+    ]
+    return sorted(items, key=lambda item: -item["logprob"])
 
 
 def _symbols(body: RankRequest) -> int:
