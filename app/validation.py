@@ -1,13 +1,17 @@
-"""Translate pydantic's complaints about input into our own errors, with one wording.
+"""Check input with pydantic, and translate its complaints into our own errors.
 
-Also passes our own bounds on to pydantic. Knows neither HTTP nor files.
+Also passes our own bounds on to pydantic, and makes it stop early: input of any size costs
+no more to refuse than to accept. Knows neither HTTP nor files.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sized
 from typing import Any, Final, NamedTuple, Protocol
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, model_validator
+from pydantic_core import PydanticCustomError
 
 from .bounds import Bound, limit
 from .errors import InvalidInput
@@ -44,6 +48,45 @@ _CODES: Final = {
 }
 #: Names that pydantic adds to a path for a union's alternatives; no caller wrote them.
 _BRANCHES: Final = frozenset({"bool", "int", "float", "finite-float", "str"})
+
+
+class Strict(BaseModel):
+    """Fields with exact types and no others; of unknown keys, only the first is reported."""
+
+    model_config = ConfigDict(
+        extra="forbid", strict=True, frozen=True, allow_inf_nan=False, hide_input_in_errors=True
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_unknown(cls, fields: Any) -> Any:
+        if not isinstance(fields, dict):
+            return fields
+        known = cls.model_fields
+        unknown = next((key for key in fields if key not in known), None)
+        if unknown is None:
+            return fields
+        # Each unknown key would become an error object, a hundred times the key's size.
+        return {key: each for key, each in fields.items() if key in known or key == unknown}
+
+
+def at_most(most: int) -> BeforeValidator:
+    """Check the length of a list or object before its elements."""
+
+    def check(value: Any) -> Any:
+        if isinstance(value, list | dict):
+            check_length(value, most)
+        return value
+
+    return BeforeValidator(check)
+
+
+def check_length(value: Sized, most: int) -> None:
+    """Raises pydantic's kind of error if a list or object has more than ``most`` entries."""
+    if len(value) > most:
+        raise PydanticCustomError(
+            "too_long", "Input should have at most {most} entries", {"most": f"{most:,}"}
+        )
 
 
 class Validation(Protocol):

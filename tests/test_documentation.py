@@ -24,6 +24,15 @@ from app.cli import app as command_line
 from app.main import create_app
 from app.settings import Settings
 from app.web.http import problems
+from app.web.http.strict_json import Most
+from app.web.routes import jobs
+from app.web.schemas import (
+    AliasRequest,
+    CompletionRequest,
+    LineOfScores,
+    RankRequest,
+    ScoreRequest,
+)
 from tests.routes import routes as every_route
 
 ROOT = Path(__file__).parent.parent
@@ -112,6 +121,34 @@ def test_every_route_named_exists(page: Path, settings: Settings) -> None:
 def test_every_route_is_named_somewhere(settings: Settings) -> None:
     named = set[tuple[str, str]]().union(*map(routes_named, PAGES))
     assert routes(settings) - named == set()
+
+
+@pytest.mark.parametrize(
+    ("what", "most"),
+    [
+        ("`POST /v1/completions`", CompletionRequest.most),
+        ("`POST /v1/score`, `POST /v1/rank`", ScoreRequest.most),
+        ("`POST /v1/score`, `POST /v1/rank`", RankRequest.most),
+        ("a line of NDJSON", LineOfScores.most),
+        ("`POST /v1/jobs`", jobs.MOST),
+        ("`PUT /v1/models/{name}/aliases/{alias}`", AliasRequest.most),
+    ],
+)
+def test_every_limit_of_a_body_has_its_row(what: str, most: Most) -> None:
+    (row,) = [line for line in HTTP_PAGE.read_text().splitlines() if line.startswith(f"| {what} |")]
+    number, unit = re.findall(r"(\d+) (KiB|MiB)", row)[0]
+    assert int(number) << {"KiB": 10, "MiB": 20}[unit] == most.bytes
+    assert row.endswith(f"| {most.values:,} |")
+
+
+def test_the_description_says_the_limit_of_each_body(settings: Settings) -> None:
+    for path, methods in create_app(settings).openapi()["paths"].items():
+        for said in methods.values():
+            body = said.get("requestBody", {})
+            if "application/json" in body.get("content", {}):
+                assert re.match(
+                    r"JSON has at most [\d,]+ KiB and [\d,]+ values\.", body["description"]
+                ), path
 
 
 # --- Commands ---------------------------------------------------------------------------

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, FailFast, Field, ValidationError, field_validator
 
-from app.validation import complaint, invalid
+from app.validation import Strict, at_most, complaint, invalid
 
 
 class Inner(BaseModel):
@@ -56,3 +56,28 @@ def test_the_first_complaint(document: Any, message: str, param: str | None, cod
     error = invalid(caught.value)
     assert (error.message, error.param, error.code) == (message, param, code)
     assert complaint(caught.value).code == code
+
+
+class Lists(Strict):
+    names: Annotated[list[str], FailFast(), at_most(3)] = Field(default_factory=list)
+    tags: Annotated[dict[str, str], FailFast(), at_most(3)] = Field(default_factory=dict)
+
+
+@pytest.mark.parametrize(
+    ("document", "message"),
+    [
+        ({"names": [1] * 4}, "names must have at most 3 entries."),
+        ({"names": ["a", 1, 2]}, "names.1 must be a string."),
+        ({"tags": dict.fromkeys("abcd")}, "tags must have at most 3 entries."),
+        ({"tags": {"a": 1, "b": 2}}, "tags.a must be a string."),
+        ({str(place): place for place in range(9999)}, "0 is not a known field."),
+        ({"names": [], "x": 1, "y": 2}, "x is not a known field."),
+        (5, "The body must be an object."),
+    ],
+)
+def test_the_first_error_is_the_only_one(document: Any, message: str) -> None:
+    """And a length is checked before what it is the length of."""
+    with pytest.raises(ValidationError) as caught:
+        Lists.model_validate(document)
+    assert caught.value.error_count() == 1
+    assert invalid(caught.value).message == message

@@ -8,7 +8,7 @@ networks.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Final
@@ -74,6 +74,11 @@ class Vocabulary:
     def _id_of_character(self) -> _IdOfCharacter:
         return _IdOfCharacter({c: RESERVED + place for place, c in enumerate(self.characters)})
 
+    @cached_property
+    def _texts(self) -> tuple[str, ...]:
+        """The text of each id."""
+        return ("",) * RESERVED + tuple(self.characters)
+
     def encode_code_points(self, points: NDArray[np.uint32]) -> NDArray[np.int32]:
         """Ids in the shape of ``points``; ``UNKNOWN`` for unknown characters."""
         table = self._id_of_point
@@ -90,9 +95,20 @@ class Vocabulary:
             return np.fromiter(ids, np.int32, len(text))
         return self.encode_code_points(code_points(text))
 
+    def encode_each(self, texts: Sequence[str]) -> list[NDArray[np.int32]]:
+        """The ids of each text, as of ``encode``; many texts cost one pass."""
+        if sum(map(len, texts)) <= _SHORT:
+            return [self.encode(text) for text in texts]
+        ends = np.cumsum([len(text) for text in texts])
+        return np.split(self.encode_code_points(code_points("".join(texts))), ends[:-1])
+
     def decode(self, ids: Iterable[int]) -> str:
         """The text of ids, without reserved ids, which have no text."""
         return "".join(self.characters[i - RESERVED] for i in ids if i >= RESERVED)
+
+    def decode_each(self, ids: Iterable[int]) -> list[str]:
+        """The text of each id by itself; reserved ids give ""."""
+        return list(map(self._texts.__getitem__, ids))
 
     def symbol(self, symbol_id: int) -> str:
         """The character of an id, or ``<unknown>`` / ``<boundary>`` for the reserved ones."""

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Final
 
 from pydantic import (
     BaseModel,
-    ConfigDict,
+    FailFast,
     Field,
     FiniteFloat,
     StringConstraints,
@@ -30,9 +30,10 @@ from ..errors import InvalidInput
 from ..store.card import ONE_LINE
 from ..store.layout import REFERENCE_LENGTH, checked_name
 from ..training.planning import TrainingPlan, Wishes
-from ..validation import bounded, invalid
+from ..validation import Strict, at_most, bounded, invalid
 
 DATASET_PREFIX: Final = "ds_"
+_MOST_TAGS: Final = 50
 
 _Text = Annotated[str, StringConstraints(max_length=500), ONE_LINE]
 _Reference = Annotated[
@@ -50,11 +51,7 @@ def _within(bound: Bound, default: float | None = None) -> Any:
 _NOT_PLANNED: Final = {"validation_fraction", "test_fraction", "checkpoint_every_seconds", "seed"}
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
-
-
-class NetworkWishes(_Strict):
+class NetworkWishes(Strict):
     """The requested shape of the network; see ``NetworkConfig``."""
 
     cell: Cell | None = None
@@ -65,7 +62,7 @@ class NetworkWishes(_Strict):
     dropout: float | None = _within(NETWORK_BOUNDS["dropout"])
 
 
-class TrainingWishes(_Strict):
+class TrainingWishes(Strict):
     """How to train, as requested; see ``TrainingConfig``."""
 
     budget_seconds: float | None = _within(TRAINING_BOUNDS["budget_seconds"])
@@ -85,7 +82,7 @@ class TrainingWishes(_Strict):
     seed: int = _within(TRAINING_BOUNDS["seed"], 1)
 
 
-class JobSpec(_Strict):
+class JobSpec(Strict):
     """A training job as requested.
 
     ``dataset`` is an id with or without its prefix; ``base_model`` names the published version
@@ -99,7 +96,9 @@ class JobSpec(_Strict):
     base_model: _Reference | None = None
     priority: int = Field(0, ge=-1000, le=1000)
     max_attempts: int = Field(3, ge=1, le=100)
-    tags: dict[_TagName, _Tag] = Field(default_factory=dict, max_length=50)
+    tags: Annotated[dict[_TagName, _Tag], FailFast(), at_most(_MOST_TAGS)] = Field(
+        default_factory=dict, max_length=_MOST_TAGS
+    )
 
     @field_validator("network", "training", "tags", mode="before")
     @classmethod

@@ -17,6 +17,7 @@ from pydantic import (
     AfterValidator,
     BaseModel,
     ConfigDict,
+    FailFast,
     Field,
     FiniteFloat,
     StringConstraints,
@@ -32,9 +33,10 @@ from ..charlm.network_config import NetworkConfig
 from ..charlm.number_format import Precision
 from ..charlm.vocabulary import RESERVED, Vocabulary
 from ..errors import InvalidInput
-from ..validation import invalid
+from ..validation import at_most, invalid
 
 FORMAT_VERSION: Final = 1
+_MOST_QUANTILES: Final = 10_001
 WeightDtype = Literal["float32", "float16", "bfloat16"]
 """The type of the numbers in the file; ``serving_precision`` is the type for computing."""
 
@@ -87,7 +89,8 @@ class Lineage(_Part):
     corpus: Line | None = None  # what it was trained on, with the corpus's origin and terms
     command: Line | None = None  # to train it again
     base_model: Line | None = None  # name@version whose weights it started from
-    parameters: dict[Line, _Parameter] = Field(default_factory=dict)  # of the training
+    # of the training
+    parameters: Annotated[dict[Line, _Parameter], FailFast()] = Field(default_factory=dict)
 
     @classmethod
     def of(cls, **origin: str | None) -> Self:
@@ -124,7 +127,9 @@ class Card(_Part):
     weights_sha256: _Digest
     serving_precision: Precision = "float32"
     verbatim_copy_rate: FiniteFloat | None = Field(None, ge=0, le=1)  # of 1,000 samples
-    calibration: tuple[_Bits, ...] | None = Field(None, min_length=2, max_length=10_001, repr=False)
+    calibration: Annotated[tuple[_Bits, ...] | None, at_most(_MOST_QUANTILES)] = Field(
+        None, min_length=2, max_length=_MOST_QUANTILES, repr=False
+    )
     trained_characters: _Count = 0
     dataset_sha256: _Digest | None = None
     seed: int | None = Field(None, ge=-(2**63), le=2**64 - 1)
@@ -132,7 +137,7 @@ class Card(_Part):
     test: Measured | None = None
     run_id: _Ulid | None = None
     created_at: _Count
-    libraries: dict[Line, Line] = Field(default_factory=dict)
+    libraries: Annotated[dict[Line, Line], FailFast()] = Field(default_factory=dict)
     lineage: Lineage = Lineage()
     size_bytes: _Count | None = None
     sha256: _Digest | None = None

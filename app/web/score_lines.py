@@ -11,6 +11,7 @@ import json
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 from contextlib import ExitStack, aclosing, suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 from fastapi import Request
@@ -21,16 +22,17 @@ from ..errors import CharloomError, InvalidInput, Overloaded, TooLarge
 from ..validation import invalid
 from .dependencies import Backend
 from .http.answers import INLINE, in_thread, json_pieces
-from .http.bodies import parse_json
+from .http.bodies import without_delay
 from .http.problems import error_object, request_id
 from .http.spool import Spool
 from .http.streaming import Arriving
+from .http.strict_json import parse_json
 from .schemas import MOST_CHARACTERS, LineOfScores
 from .scoring import Scoring, numbers_of
 
 _LINES_AT_ONCE: Final = 256
-_CHARACTERS_AT_ONCE: Final = 65_536
-_MOST_LINE_BYTES: Final = 4 << 20
+_BYTES_AT_ONCE: Final = 65_536
+_MOST_LINE_BYTES: Final = LineOfScores.most.bytes
 _PIECE_CHARACTERS: Final = 64 << 10
 _PASSING: Final = (Overloaded.code, "model_memory_full")
 
@@ -193,14 +195,15 @@ async def _batches(
     """Lines to score together: no line waits for more of the body."""
     async for lines in pieces:
         batch: list[str | CharloomError] = []
-        characters = 0
+        size = 0
         for line in lines:
-            text = _text(line, served, asked)
-            characters += len(text) if isinstance(text, str) else 0
-            batch.append(text)
-            if len(batch) == _LINES_AT_ONCE or characters >= _CHARACTERS_AT_ONCE:
+            length = len(line) if isinstance(line, bytes) else 0
+            batch.append(await without_delay(length, partial(_text, line, served, asked)))
+            size += length
+            if len(batch) == _LINES_AT_ONCE or size >= _BYTES_AT_ONCE:
                 yield batch
-                batch, characters = [], 0
+                batch, size = [], 0
+                await asyncio.sleep(0)  # lines that are all wrong wait for nobody
         if batch:
             yield batch
 
@@ -210,7 +213,7 @@ def _text(line: bytes | TooLarge, served: Backend, asked: LinesAsked) -> str | C
     if isinstance(line, TooLarge):
         return line
     try:
-        given = parse_json(line)
+        given = parse_json(line, LineOfScores.most.values)
         text = LineOfScores.model_validate(
             {"input": given} if isinstance(given, str) else given
         ).input

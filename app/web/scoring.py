@@ -34,7 +34,7 @@ class Scoring:
     def submit(self, texts: Sequence[str], closed: bool | None = None) -> AsyncStream:
         """Have the engine read the texts; it collects to one piece per text, with logprobs."""
         request = engine.Request(
-            prompts=tuple(self._held.vocabulary.encode(text) for text in texts),
+            prompts=tuple(self._held.vocabulary.encode_each(texts)),
             max_symbols=0,
             scored=True,
             closed=self.closed if closed is None else closed,

@@ -45,8 +45,7 @@ class Prompt:
     def of_ids(cls, ids: Sequence[int], vocabulary: Vocabulary) -> Prompt:
         led = ids[:1] == [BOUNDARY]
         rest = ids[1:] if led else ids
-        parts = tuple(vocabulary.decode([each]) for each in rest)
-        return cls(np.array(rest, dtype=np.int32), parts, led)
+        return cls(np.array(rest, dtype=np.int32), vocabulary.decode_each(rest), led)
 
     @property
     def symbols(self) -> int:

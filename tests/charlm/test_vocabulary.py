@@ -47,3 +47,21 @@ def test_reserved_symbols_have_names_and_no_text() -> None:
 def test_a_character_twice_is_our_own_mistake() -> None:
     with pytest.raises(AssertionError):
         Vocabulary("aa")
+
+
+@given(st.lists(st.text("abc汉X", max_size=30), max_size=9), st.sampled_from(["", "b" * 3000]))
+def test_many_texts_are_encoded_as_one_by_one(texts: list[str], more: str) -> None:
+    vocabulary = Vocabulary("abc汉")
+    texts = [*texts, more]
+    together = vocabulary.encode_each(texts)
+    assert [ids.tolist() for ids in together] == [vocabulary.encode(t).tolist() for t in texts]
+    assert all(ids.dtype == np.int32 for ids in together)
+
+
+def test_no_texts_are_encoded_as_none() -> None:
+    assert Vocabulary("ab").encode_each([]) == []
+
+
+def test_each_id_has_its_text() -> None:
+    vocabulary = Vocabulary("ab")
+    assert vocabulary.decode_each(range(len(vocabulary))) == ["", "", "a", "b"]

@@ -1,32 +1,38 @@
 """Request bodies: read up to a limit, as bytes or as JSON checked against a schema.
 
-Takes a request; gives bytes, pieces of bytes, or a validated body. JSON is strict:
-UTF-8, no NaN, no duplicate keys, no coercion of types. Knows no route.
+Takes a request; gives pieces of bytes, or a validated body. A large body is parsed and
+checked in a thread: no step of that takes long, and requests are served between two steps.
+Knows no route.
 """
 
 from __future__ import annotations
 
-import json
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from typing import Any, Final, NoReturn, TypeVar
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any, ClassVar, Final, NoReturn, TypeVar
 
 from fastapi import Depends, Request
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import BaseModel, ValidationError, model_validator
 
-from ...errors import InvalidInput, TooLarge
-from ...validation import invalid
+from ...errors import TooLarge
+from ...validation import Strict, invalid
 from .problems import UnsupportedMedia
+from .strict_json import Most, parse_json
 
-#: Room for a million characters, each written as two \uXXXX escapes, and other fields.
-MOST_JSON_BYTES: Final = 16 << 20
+_AT_ONCE: Final = 64 << 10
+"""Up to this many bytes are parsed on the event loop, in about a millisecond."""
+
+#: One thread, so that not several large bodies at a time hold the interpreter's lock.
+_parser: Final = ThreadPoolExecutor(1, "json")
 
 
-class Body(BaseModel):
+class Body(Strict):
     """A JSON object: unknown keys are refused, ``null`` means left out, types are exact."""
 
-    model_config = ConfigDict(
-        extra="forbid", strict=True, frozen=True, allow_inf_nan=False, hide_input_in_errors=True
-    )
+    most: ClassVar[Most] = Most(64 << 10, 1_000)
+    """The size of the body, if this is the whole of it."""
 
     @model_validator(mode="before")
     @classmethod
@@ -37,7 +43,8 @@ class Body(BaseModel):
         return {k: v for k, v in fields.items() if v is not None or k not in known}
 
 
-B = TypeVar("B", bound=BaseModel)
+B = TypeVar("B", bound=Body)
+T = TypeVar("T")
 
 
 async def capped(request: Request, limit: int) -> AsyncIterator[bytes]:
@@ -46,11 +53,7 @@ async def capped(request: Request, limit: int) -> AsyncIterator[bytes]:
     Raises TooLarge as soon as it is known to exceed ``limit`` bytes, and
     UnsupportedMedia for a compressed body, whose size cannot be known in advance.
     """
-    encoding = request.headers.get("content-encoding", "identity").strip().lower()
-    if encoding not in ("", "identity"):
-        raise UnsupportedMedia(
-            "Send the body as it is, without Content-Encoding.", code="unsupported_encoding"
-        )
+    refuse_encoding(request)
     announced = request.headers.get("content-length", "")
     if announced.isdecimal() and int(announced[:20]) > limit:
         _refuse_size(limit)
@@ -63,20 +66,40 @@ async def capped(request: Request, limit: int) -> AsyncIterator[bytes]:
             yield piece
 
 
-async def read_json(request: Request, schema: type[B], limit: int = MOST_JSON_BYTES) -> B:
+def refuse_encoding(request: Request) -> None:
+    """Raises UnsupportedMedia for a compressed body."""
+    encoding = request.headers.get("content-encoding", "identity").strip().lower()
+    if encoding not in ("", "identity"):
+        raise UnsupportedMedia(
+            "Send the body as it is, without Content-Encoding.", code="unsupported_encoding"
+        )
+
+
+async def read_json(request: Request, schema: type[B]) -> B:
     """The JSON body as a ``schema``; raises InvalidInput naming the field."""
-    document = await read_document(request, limit)
+    return await read_document(request, schema.most, partial(_validated, schema))
+
+
+async def read_document(request: Request, most: Most, check: Callable[[Any], T]) -> T:
+    """What ``check`` makes of the JSON body; raises what it raises, InvalidInput, TooLarge."""
+    if not is_json(request):
+        raise UnsupportedMedia("Send the body as JSON, with Content-Type: application/json.")
+    raw = b"".join([piece async for piece in capped(request, most.bytes)])
+    return await without_delay(len(raw), lambda: check(parse_json(raw, most.values)))
+
+
+async def without_delay(size: int, work: Callable[[], T]) -> T:
+    """The result of ``work`` on ``size`` bytes: in a thread if there are many, in turn."""
+    if size <= _AT_ONCE:
+        return work()
+    return await asyncio.get_running_loop().run_in_executor(_parser, work)
+
+
+def _validated(schema: type[B], document: Any) -> B:
     try:
         return schema.model_validate(document)
     except ValidationError as error:
         raise invalid(error) from error
-
-
-async def read_document(request: Request, limit: int = MOST_JSON_BYTES) -> Any:
-    """The JSON body, not checked against a schema."""
-    if not is_json(request):
-        raise UnsupportedMedia("Send the body as JSON, with Content-Type: application/json.")
-    return parse_json(b"".join([piece async for piece in capped(request, limit)]))
 
 
 def is_json(request: Request) -> bool:
@@ -94,12 +117,24 @@ def json_body(schema: type[B]) -> Callable[[Request], Awaitable[B]]:
     return Depends(read)  # type: ignore[no-any-return]
 
 
-def documented(schema: type[BaseModel], **others: dict[str, Any]) -> dict[str, Any]:
-    """``openapi_extra`` for a route that reads ``schema``; ``others``: media type -> schema."""
+def documented(
+    schema: type[BaseModel],
+    others: Mapping[str, dict[str, Any]] | None = None,
+    *,
+    most: Most | None = None,
+) -> dict[str, Any]:
+    """``openapi_extra`` for a route that reads ``schema``; ``others``: media type -> schema.
+
+    ``most`` is the size of the JSON; a Body has its own.
+    """
+    if most is None:
+        assert issubclass(schema, Body)
+        most = schema.most
     written = schema.model_json_schema()
     content = {"application/json": {"schema": _inlined(written, written.pop("$defs", {}))}}
-    content |= {kind: {"schema": described} for kind, described in others.items()}
-    return {"requestBody": {"required": True, "content": content}}
+    content |= {kind: {"schema": described} for kind, described in (others or {}).items()}
+    size = f"JSON has at most {most}."
+    return {"requestBody": {"required": True, "description": size, "content": content}}
 
 
 def _inlined(part: Any, definitions: Mapping[str, Any]) -> Any:
@@ -111,66 +146,6 @@ def _inlined(part: Any, definitions: Mapping[str, Any]) -> Any:
     if "$ref" in part:
         part = definitions[part["$ref"].rpartition("/")[2]]
     return {key: _inlined(value, definitions) for key, value in part.items()}
-
-
-def parse_json(raw: bytes) -> Any:
-    """The value of a JSON text; raises InvalidInput saying where it is invalid."""
-    try:
-        value = json.loads(
-            raw.decode("utf-8-sig"), object_pairs_hook=_once_each, parse_constant=_not_a_number
-        )
-        if b"\\u" in raw:  # only an escape can make half of a surrogate pair
-            _check_characters(value, None)
-        return value
-    except UnicodeDecodeError as error:
-        raise InvalidInput(
-            f"The body is not UTF-8: byte {error.start} is invalid.", code="invalid_json"
-        ) from error
-    except json.JSONDecodeError as error:
-        raise InvalidInput(
-            f"The body is not JSON: {error.msg} at character {error.pos}.", code="invalid_json"
-        ) from error
-    except RecursionError as error:
-        raise InvalidInput("The body is nested too deeply.", code="invalid_json") from error
-    except ValueError as error:  # an integer of thousands of digits
-        raise InvalidInput("A number in the body is too long.", code="invalid_json") from error
-
-
-def _check_characters(value: Any, param: str | None) -> None:
-    """Raises InvalidInput for half of a surrogate pair, which is not a character."""
-    if isinstance(value, str):
-        try:
-            value.encode()
-        except UnicodeEncodeError as error:
-            half = f"\\u{ord(value[error.start]):04x}"
-            raise InvalidInput(
-                f"{param or 'The body'} has {half} at character {error.start}: half of a "
-                "surrogate pair, which is not a character.",
-                param=param,
-                code="invalid_json",
-            ) from error
-    elif isinstance(value, list):
-        for place, each in enumerate(value):
-            _check_characters(each, f"{param}.{place}" if param else str(place))
-    elif isinstance(value, dict):
-        for key, each in value.items():
-            _check_characters(key, param)
-            _check_characters(each, f"{param}.{key}" if param else key)
-
-
-def _once_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    fields = dict(pairs)
-    if len(fields) != len(pairs):
-        seen: set[str] = set()
-        twice = next(k for k, _ in pairs if k in seen or seen.add(k))  # type: ignore[func-returns-value]
-        raise InvalidInput(
-            f"The body has {twice[:100]!r} twice.", param=twice[:100], code="duplicate_field"
-        )
-    return fields
-
-
-def _not_a_number(constant: str) -> NoReturn:
-    raise InvalidInput(f"{constant} is not a JSON number.", code="invalid_json")
 
 
 def _refuse_size(limit: int) -> NoReturn:

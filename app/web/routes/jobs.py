@@ -18,17 +18,18 @@ from ...rendering.lists import deleted_object, listed
 from ..dependencies import ServedBy
 from ..http.bodies import documented, read_document
 from ..http.pages import After, Limit, OfModel, Order
+from ..http.strict_json import Most
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 
-MOST_BYTES: Final = 1 << 20
+MOST: Final = Most(1 << 20, 1_000)
 
 
 @router.post(
     "",
     response_model=JobAnswer,
     status_code=202,
-    openapi_extra=documented(JobSpec),
+    openapi_extra=documented(JobSpec, most=MOST),
     summary="Submit a training job",
 )
 async def submit(
@@ -39,7 +40,7 @@ async def submit(
     ] = None,
 ) -> Response:
     """Only ``model`` and ``dataset`` are required; the answer shows every value chosen."""
-    spec = JobSpec.parse(await read_document(request, MOST_BYTES))
+    spec = await read_document(request, MOST, JobSpec.parse)
     job = await asyncio.to_thread(served.jobs.submit, spec, idempotency_key=idempotency_key)
     return JSONResponse(job_object(job), 202, {"location": f"/v1/jobs/{shown('job', job.id)}"})
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Annotated
+from typing import Annotated, Final
 
 from fastapi import APIRouter, Query
 from starlette.responses import JSONResponse, Response
@@ -19,10 +19,13 @@ from ...rendering.runs import (
     run_object,
     series_object,
 )
+from ...validation import at_most
 from ..dependencies import ServedBy
 from ..http.pages import After, Limit, OfModel, Order
 
 router = APIRouter(prefix="/v1/runs", tags=["jobs"])
+
+_MOST_NAMES: Final = 100
 
 Name = Annotated[str, Query(min_length=1, max_length=64, pattern=r"^[ -~]*$")]
 
@@ -53,9 +56,11 @@ async def get_run(served: ServedBy, id: str) -> Response:
 async def metrics(
     served: ServedBy,
     id: str,
-    name: Annotated[list[Name] | None, Query(description="May be repeated; all if left out.")] = (
-        None
-    ),
+    name: Annotated[
+        list[Name] | None,
+        at_most(_MOST_NAMES),
+        Query(description=f"May be repeated, up to {_MOST_NAMES} times; all if left out."),
+    ] = None,
     max_points: Annotated[int, Query(ge=1, le=1000, description="Buckets per curve.")] = 1000,
 ) -> Response:
     """Each curve in buckets with minimum, maximum, mean and last value, so that spikes survive."""

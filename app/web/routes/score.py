@@ -15,7 +15,7 @@ from ...rendering.scores import RankAnswer, ScoreAnswer, score_usage
 from ...store.layout import REFERENCE_LENGTH
 from ..dependencies import ServedBy
 from ..http.answers import Many, json_answer
-from ..http.bodies import documented, json_body, read_json
+from ..http.bodies import documented, json_body, read_json, refuse_encoding
 from ..http.streaming import Live, collect
 from ..schemas import MOST_TOP, RankRequest, ScoreRequest
 from ..score_lines import LinesAsked, answers
@@ -31,7 +31,7 @@ NDJSON: Final = "application/x-ndjson"
 @router.post(
     "/v1/score",
     response_model=ScoreAnswer,
-    openapi_extra=documented(ScoreRequest, **{NDJSON: {"type": "string"}}),
+    openapi_extra=documented(ScoreRequest, {NDJSON: {"type": "string"}}),
     summary="Score text",
 )
 async def score(
@@ -45,6 +45,7 @@ async def score(
 ) -> Response:
     """Nats, bits per character, perplexity and percentile of each text."""
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() == NDJSON:
+        refuse_encoding(request)
         with await served.hold(model) as held:  # only to find the version that answers
             asked = LinesAsked(held.version.id, per_character, top if per_character else 0)
         return Live(answers(served, asked, request), NDJSON, watch=False)
@@ -54,7 +55,8 @@ async def score(
         texts = list(body.input)
         numbers = sum(map(scoring.numbers, texts))
         with served.answers.reserve(numbers, "input") as reservation:
-            pieces = await collect(request.receive, scoring.submit(texts))
+            # No texts have no scores, as a body of no lines has none.
+            pieces = await collect(request.receive, scoring.submit(texts)) if texts else []
             return await json_answer(
                 lambda: {
                     "object": "list",

@@ -174,6 +174,13 @@ def test_a_bias_forbids_and_forces(client: TestClient) -> None:
     assert "a" not in complete(client, **body, logit_bias={"3": -100})["choices"][0]["text"]
 
 
+def test_an_empty_list_of_ids_is_an_empty_prompt(client: TestClient) -> None:
+    asked = {"max_tokens": 5, "temperature": 0}
+    choices = complete(client, prompt=[[], [3]], **asked)["choices"]
+    assert choices[0]["text"] == complete(client, prompt="", **asked)["choices"][0]["text"]
+    assert choices[1]["text"] == complete(client, prompt="a", **asked)["choices"][0]["text"]
+
+
 def test_null_is_left_out_and_known_but_idle_fields_pass(client: TestClient) -> None:
     answer = complete(client, prompt=None, max_tokens=None, logit_bias=None, stop=None, suffix=None,
                       best_of=None, user="x", metadata={"a": "b"}, seed=None)  # fmt: skip
@@ -203,6 +210,15 @@ def test_null_is_left_out_and_known_but_idle_fields_pass(client: TestClient) -> 
         ({"prompt": [99]}, "prompt", "out_of_range"),
         ({"prompt": "q", "strict": True}, "prompt", "unknown_characters"),
         ({"prompt": ["x"] * 1001}, "prompt", "out_of_range"),
+        ({"prompt": [3] * 250_001}, "prompt", "out_of_range"),
+        ({"prompt": [[3] * 125_001] * 2}, "prompt", "out_of_range"),
+        ({"prompt": [3, True]}, "prompt", "invalid_type"),
+        ({"prompt": [[3], "a"]}, "prompt", "invalid_type"),
+        ({"prompt": [[3], [-1]]}, "prompt", "invalid_type"),
+        ({"prompt": [2**31]}, "prompt", "invalid_type"),
+        ({"prompt": ["a", 3]}, "prompt", "invalid_type"),
+        ({"prompt": [None]}, "prompt", "invalid_type"),
+        ({"logit_bias": {str(place): 0 for place in range(30_001)}}, "logit_bias", "out_of_range"),
         ({"temprature": 1}, "temprature", "unknown_field"),
     ],
 )

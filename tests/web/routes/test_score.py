@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -62,6 +63,40 @@ def test_many_inputs_score_as_one_by_one(client: TestClient) -> None:
         scored(client, input=t)[0]["nats"] for t in texts
     ]
     assert [item["index"] for item in together] == list(range(40))
+
+
+def test_no_texts_have_no_scores(client: TestClient) -> None:
+    """As a body of no lines has none; but the model must exist."""
+    answer = client.post("/v1/score", json={"input": []})
+    assert answer.status_code == 200
+    assert answer.json() == {"object": "list", "model": "words@1", "data": [],
+                             "usage": {"prompt_tokens": 0, "total_tokens": 0}}  # fmt: skip
+    assert client.post("/v1/score", json={"input": [], "model": "nobody"}).status_code == 404
+    nothing = client.post("/v1/score", content=b"", headers=NDJSON)
+    assert (nothing.status_code, nothing.content) == (200, b"")
+
+
+def test_no_candidates_have_no_order(client: TestClient) -> None:
+    answer = client.post("/v1/rank", json={"candidates": []})
+    assert answer.status_code == 400
+    error = answer.json()["error"]
+    assert (error["param"], error["code"]) == ("candidates", "out_of_range")
+
+
+def test_the_first_wrong_candidate_is_named(client: TestClient) -> None:
+    error = client.post("/v1/rank", json={"candidates": ["a", 1, 2]}).json()["error"]
+    assert (error["param"], error["message"]) == ("candidates.1", "candidates.1 must be a string.")
+    error = client.post("/v1/rank", json={"candidates": [1] * 1001}).json()["error"]
+    assert error["message"] == "candidates must have at most 1,000 entries."
+
+
+def test_lines_split_anywhere_are_whole(client: TestClient) -> None:
+    def pieces() -> Iterator[bytes]:
+        for byte in b'"ab"\n\n{"input": "c"}\n' + b'"' + b"d" * 50 + b'"':
+            yield bytes([byte])
+
+    answer = client.post("/v1/score", content=pieces(), headers=NDJSON)
+    assert [json.loads(line)["characters"] for line in answer.text.splitlines()] == [3, 2, 51]
 
 
 def test_unknown_characters_are_reported(client: TestClient) -> None:
