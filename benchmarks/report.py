@@ -61,6 +61,8 @@ def write(found: dict[str, Any], folder: Path) -> None:
         _charts(found["http"], folder)
     if "jobs" in found:
         parts += [_jobs_part(found["jobs"])]
+    if "criteria" in found.get("soak", {}):  # runs of before there were criteria lack them
+        parts += [_soak_part(found["soak"])]
     (folder / "RESULTS.md").write_text("\n\n".join(parts) + "\n")
 
 
@@ -235,6 +237,22 @@ def _jobs_part(jobs: dict[str, Any]) -> str:
     return (
         f"## Training jobs\n\n`python -m benchmarks.jobs`, {_where(jobs['machine'])}.\n\n"
         + _table(("what", "database", "measured"), rows)
+    )
+
+
+def _soak_part(soak: dict[str, Any]) -> str:
+    rows = [
+        (name, "yes" if met else "**no**", seen.replace("|", "/"))
+        for name, met, seen in soak["criteria"]
+    ]
+    return (
+        f"## Everything at once\n\n`python -m benchmarks.soak --minutes {soak['minutes']:.0f}`: "
+        "writing, scoring, ranking, bulk scoring, models loaded and dropped, imported and "
+        "deleted, aliases that move, datasets, readers that stall, silent connections, hostile "
+        f"bodies and clients that leave, with SIGTERM and start; {soak['requests']:,} answers and "
+        "failures were counted. `soak.tsv` has a line for each second.\n\n"
+        "![memory, threads and descriptors](soak.svg)\n\n"
+        + _table(("criterion", "met", "seen"), rows)
     )
 
 
