@@ -8,7 +8,6 @@ from typing import Any, Final, Literal
 from pydantic import BaseModel
 
 from ..bounds import Bound
-from ..errors import InvalidInput
 
 PAGE_BOUND: Final = Bound(1, 100)
 """How many rows a page may have."""
@@ -28,24 +27,8 @@ def deleted_object(kind: str, id: str) -> dict[str, Any]:
     return {"id": id, "object": kind, "deleted": True}
 
 
-def page(rows: Sequence[dict[str, Any]], limit: int, after: str | None) -> dict[str, Any]:
-    """The ``limit`` rows that follow the one whose ``id`` is ``after``.
-
-    Raises InvalidInput if there is no such row.
-    """
-    first = 0
-    if after is not None:
-        places = [place for place, row in enumerate(rows) if row["id"] == after]
-        if not places:
-            raise InvalidInput(
-                f"after must be an id in this list; {after[:100]!r} is not.", param="after"
-            )
-        first = places[0] + 1
-    return listed(rows[first : first + limit], has_more=len(rows) > first + limit)
-
-
 def listed(rows: Sequence[dict[str, Any]], *, has_more: bool) -> dict[str, Any]:
-    """A page that was already cut, in the list's shape."""
+    """A page of rows, in the list's shape."""
     return {
         "object": "list",
         "data": list(rows),

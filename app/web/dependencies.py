@@ -108,9 +108,9 @@ class Backend:
         self._loaders.shutdown(wait=False, cancel_futures=True)
 
     async def _only_model(self) -> str:
-        names = [each.name for each in await asyncio.to_thread(self.registry.list)]
+        names = await asyncio.to_thread(self.registry.names)
         if len(names) != 1:
-            known = f": {', '.join(names[:20])}" if names else "; there is none yet"
+            known = f": {', '.join(names)}" if names else "; there is none yet"
             raise InvalidInput(f"Name a model{known}.", param="model", code="missing")
         return names[0]
 

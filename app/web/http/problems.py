@@ -33,6 +33,7 @@ from ...errors import (
     TrainingFailed,
 )
 from ...validation import invalid
+from .logs import FIELDS
 
 _log = logging.getLogger(__name__)
 
@@ -130,7 +131,8 @@ def install(app: FastAPI) -> None:
 
 async def _on_error(request: Request, error: Exception) -> Response:
     if _kind(error).status == 500:
-        _log.error("request %s failed", request_id(request.scope), exc_info=error)
+        name = request_id(request.scope)
+        _log.error("request %s failed", name, exc_info=error, extra={FIELDS: {"request_id": name}})
     return problem_response(error, request.scope)
 
 

@@ -12,7 +12,7 @@ from starlette.responses import JSONResponse, Response
 
 from ...catalog.model_rows import ModelVersion
 from ...errors import InvalidInput, StorageFailed
-from ...rendering.lists import deleted_object, page
+from ...rendering.lists import deleted_object, listed
 from ...rendering.models import (
     AliasAnswer,
     ModelAnswer,
@@ -44,9 +44,10 @@ async def list_models(
 
     A page has a hundred by default: OpenAI's client reads only the first page.
     """
-    found = await asyncio.to_thread(served.registry.list)
-    rows = [model_object(each) for each in found]
-    return JSONResponse(page(rows if order == "asc" else rows[::-1], limit, after))
+    found, more = await asyncio.to_thread(
+        served.registry.newest_page, after=after, limit=limit, order=order
+    )
+    return JSONResponse(listed([model_object(each) for each in found], has_more=more))
 
 
 @router.post(
@@ -80,10 +81,11 @@ async def import_model(
 async def list_versions(
     served: ServedBy, name: str, limit: Limit = 20, after: After = None, order: Order = "desc"
 ) -> Response:
-    """Every version of a model, newest first."""
-    found = await asyncio.to_thread(served.registry.versions, name)
-    rows = [version_object(each) for each in found]
-    return JSONResponse(page(rows if order == "desc" else rows[::-1], limit, after))
+    """Every version of a model, newest first, each with the aliases that name it."""
+    found, more = await asyncio.to_thread(
+        served.registry.version_page, name, after=after, limit=limit, order=order
+    )
+    return JSONResponse(listed([version_object(each) for each in found], has_more=more))
 
 
 @router.get("/{model:path}/file", summary="Download a model file", response_class=Response)
