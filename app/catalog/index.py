@@ -41,7 +41,7 @@ from ..store.model_file import check
 from . import model_rows
 from .deletions import Deletions
 from .model_files import ModelFiles, changed
-from .model_rows import ModelVersion
+from .model_rows import ModelVersion, Order
 
 _AT_ONCE: Final = 100  # new files registered in one transaction: each waits for the disk
 
@@ -49,6 +49,7 @@ Progress = Callable[[int, int], None]
 """Called with the numbers of files checked and of all files."""
 
 ModelVersions = list[ModelVersion]
+Names = list[str]
 
 
 @dataclass(frozen=True)
@@ -106,12 +107,61 @@ class ModelIndex:
             found = model_rows.versions_of(session, name) if is_name(name) else []
             return found or _unknown(session, name)
 
+    def newest_page(
+        self, *, after: str | None = None, limit: int = 100, order: Order = "asc"
+    ) -> tuple[ModelVersions, bool]:
+        """The newest version of each model, by name, and whether there are more.
+
+        ``after`` is the last name of the page before; raises InvalidInput if there is none.
+        """
+        with self._database.session(read_only=True) as session:
+            found = None
+            if after is None or is_name(after):
+                found = model_rows.newest_page(session, after=after, limit=limit + 1, order=order)
+        if found is None:
+            raise _not_in_list(after)
+        return found[:limit], len(found) > limit
+
+    def version_page(
+        self, name: str, *, after: str | None = None, limit: int = 20, order: Order = "desc"
+    ) -> tuple[ModelVersions, bool]:
+        """Versions of a model by number, and whether there are more.
+
+        ``after`` is the last id of the page before. Raises UnknownModel, InvalidInput.
+        """
+        number = None
+        if after is not None:
+            of, _, selector = after.partition("@")
+            number = version_number(selector) if of == name else None
+            if number is None:
+                raise _not_in_list(after)
+        with self._database.session(read_only=True) as session:
+            if not is_name(name) or model_rows.newest_version(session, name) is None:
+                _unknown(session, name)
+            found = model_rows.version_page(
+                session, name, after=number, limit=limit + 1, order=order
+            )
+        if found is None:
+            raise _not_in_list(after)
+        return found[:limit], len(found) > limit
+
+    def names(self) -> Names:
+        """The first names, by name: for a message, or to see whether there is only one."""
+        with self._database.session(read_only=True) as session:
+            return model_rows.known_names(session)
+
     def set_alias(self, name: str, alias: str, version: int) -> ModelVersion:
         """Point ``name@alias`` at a version; raises UnknownModel, InvalidInput, Conflict."""
         checked_alias(alias)
         found = self.resolve(f"{name}@{version}")
         try:
             with self._database.session() as session:
+                if not model_rows.has_room_for_alias(session, name, alias):
+                    raise Conflict(
+                        f"{name} has {model_rows.MOST_ALIASES:,} aliases, as many as a model may "
+                        "have; delete one that is no longer used.",
+                        code="too_many_aliases",
+                    )
                 model_rows.put_alias(session, name, alias, version)
         except IntegrityError as error:
             raise Conflict(f"{found.id} has just been deleted.", code="version_deleted") from error
@@ -339,6 +389,12 @@ def described(staged: Staged, run_id: str | None) -> ModelVersion:
         created_at=card.created_at,
         card=card.summary(),
         run_id=run_id,
+    )
+
+
+def _not_in_list(after: str | None) -> InvalidInput:
+    return InvalidInput(
+        f"after must be an id in this list; {(after or '')[:100]!r} is not.", param="after"
     )
 
 

@@ -8,8 +8,9 @@ between servers: one UPDATE assigns numbers, and a row is inserted unless it exi
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Set
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, TypeVarTuple
 
 from sqlalchemy import Select, case, delete, func, select, update
 from sqlalchemy.orm import Session
@@ -18,7 +19,13 @@ from ..database.model_tables import ModelAliasRow, ModelRow, ModelVersionRow
 from ..database.tables import now_milliseconds
 from ..database.upserts import insert_or_leave
 
+#: Aliases of one model: what an answer holds of them has an end.
+MOST_ALIASES: Final = 1_000
 _SHOWN: Final = 20
+_FEW: Final = 200
+
+Order = Literal["asc", "desc"]
+Columns = TypeVarTuple("Columns")
 
 Status = Literal["available", "missing", "damaged"]
 
@@ -101,7 +108,7 @@ def find_version(session: Session, name: str, version: int) -> ModelVersion | No
     query = select(ModelVersionRow).where(
         ModelVersionRow.model_name == name, ModelVersionRow.version == version
     )
-    return next(iter(_versions(session, query, name)), None)
+    return next(iter(_versions(session, query)), None)
 
 
 def find_run(session: Session, run_id: str) -> ModelVersion | None:
@@ -134,7 +141,35 @@ def newest_of_all(session: Session) -> list[ModelVersion]:
         (ModelVersionRow.model_name == newest.c.model_name)
         & (ModelVersionRow.version == newest.c.version),
     )
-    return _versions(session, query)
+    return _versions(session, query.order_by(ModelVersionRow.model_name))
+
+
+def newest_page(
+    session: Session, *, after: str | None, limit: int, order: Order
+) -> list[ModelVersion] | None:
+    """The newest version of each of ``limit`` models after a name; None if it has no version."""
+    if after is not None and newest_version(session, after) is None:
+        return None
+    column = ModelVersionRow.model_name
+    newest = _paged(
+        select(column, func.max(ModelVersionRow.version).label("version")).group_by(column),
+        column, after, limit, order,
+    ).subquery()  # fmt: skip
+    query = select(ModelVersionRow).join(
+        newest,
+        (column == newest.c.model_name) & (ModelVersionRow.version == newest.c.version),
+    )
+    return _versions(session, query.order_by(column if order == "asc" else column.desc()))
+
+
+def version_page(
+    session: Session, name: str, *, after: int | None, limit: int, order: Order
+) -> list[ModelVersion] | None:
+    """``limit`` versions of a model after a number; None if there is no such version."""
+    if after is not None and find_version(session, name, after) is None:
+        return None
+    query = select(ModelVersionRow).where(ModelVersionRow.model_name == name)
+    return _versions(session, _paged(query, ModelVersionRow.version, after, limit, order))
 
 
 def versions_of(session: Session, name: str | None = None) -> list[ModelVersion]:
@@ -142,7 +177,8 @@ def versions_of(session: Session, name: str | None = None) -> list[ModelVersion]
     query = select(ModelVersionRow)
     if name is not None:
         query = query.where(ModelVersionRow.model_name == name)
-    return _versions(session, query, name)
+    order = (ModelVersionRow.model_name, ModelVersionRow.version.desc())
+    return _versions(session, query.order_by(*order))
 
 
 def latest_key(session: Session) -> str | None:
@@ -166,6 +202,14 @@ def known_names(session: Session) -> list[str]:
     """The first names that have a version, for a message."""
     query = select(ModelVersionRow.model_name).distinct().order_by(ModelVersionRow.model_name)
     return list(session.scalars(query.limit(_SHOWN)))
+
+
+def has_room_for_alias(session: Session, name: str, alias: str) -> bool:
+    """Whether the model has this alias, or fewer than it may have."""
+    if session.get(ModelAliasRow, (name, alias)) is not None:
+        return True
+    query = select(func.count()).where(ModelAliasRow.model_name == name)
+    return session.execute(query).scalar_one() < MOST_ALIASES
 
 
 def put_alias(session: Session, name: str, alias: str, version: int) -> None:
@@ -197,12 +241,19 @@ def remove_versions(session: Session, name: str, version: int | None = None) -> 
     return list(session.scalars(removed.returning(ModelVersionRow.uri)))
 
 
-def _versions(
-    session: Session, query: Select[ModelVersionRow], name: str | None = None
-) -> list[ModelVersion]:
-    query = query.order_by(ModelVersionRow.model_name, ModelVersionRow.version.desc())
+def _paged(
+    query: Select[*Columns], column: Any, after: Any, limit: int, order: Order
+) -> Select[*Columns]:
+    """At most ``limit`` rows of a query, those after one value of a column."""
+    if after is not None:
+        query = query.where(column > after if order == "asc" else column < after)
+    return query.order_by(column if order == "asc" else column.desc()).limit(limit)
+
+
+def _versions(session: Session, query: Select[ModelVersionRow]) -> list[ModelVersion]:
+    """The versions that a query finds, in its order."""
     rows = session.scalars(query).all()
-    aliases = _aliases(session, name) if rows else {}
+    aliases = _aliases(session, {row.model_name for row in rows}) if rows else {}
     return [
         ModelVersion(
             name=row.model_name,
@@ -226,10 +277,11 @@ def _whole(row: ModelVersionRow) -> bool:
     return isinstance(card, dict) and "size_bytes" in card
 
 
-def _aliases(session: Session, name: str | None) -> dict[str, dict[str, int]]:
+def _aliases(session: Session, names: Set[str]) -> dict[str, dict[str, int]]:
+    """The aliases of these models, by name."""
     query = select(ModelAliasRow).order_by(ModelAliasRow.model_name, ModelAliasRow.alias)
-    if name is not None:
-        query = query.where(ModelAliasRow.model_name == name)
+    if len(names) <= _FEW:  # an IN for more would be longer than a statement may be
+        query = query.where(ModelAliasRow.model_name.in_(names))
     found: dict[str, dict[str, int]] = defaultdict(dict)
     for row in session.scalars(query):
         found[row.model_name][row.alias] = row.version

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, Final, Literal, TypeVar
+from collections.abc import Sequence
+from typing import Any, Final, Literal
 
 from pydantic import BaseModel
 
 from ..bounds import Bound
-from ..errors import InvalidInput
-
-T = TypeVar("T")
 
 PAGE_BOUND: Final = Bound(1, 100)
 """How many rows a page may have."""
@@ -30,26 +27,8 @@ def deleted_object(kind: str, id: str) -> dict[str, Any]:
     return {"id": id, "object": kind, "deleted": True}
 
 
-def cut(
-    rows: Sequence[T], limit: int, after: str | None, *, id_of: Callable[[T], str]
-) -> tuple[Sequence[T], bool]:
-    """The ``limit`` rows that follow the one with the id ``after``, and whether there are more.
-
-    Raises InvalidInput if there is no such row.
-    """
-    first = 0
-    if after is not None:
-        places = [place for place, row in enumerate(rows) if id_of(row) == after]
-        if not places:
-            raise InvalidInput(
-                f"after must be an id in this list; {after[:100]!r} is not.", param="after"
-            )
-        first = places[0] + 1
-    return rows[first : first + limit], len(rows) > first + limit
-
-
 def listed(rows: Sequence[dict[str, Any]], *, has_more: bool) -> dict[str, Any]:
-    """A page that was already cut, in the list's shape."""
+    """A page of rows, in the list's shape."""
     return {
         "object": "list",
         "data": list(rows),

@@ -57,8 +57,9 @@ def model_object(version: ModelVersion) -> dict[str, Any]:
 
 
 def version_object(version: ModelVersion) -> dict[str, Any]:
-    """One of several versions of a model, named by its own id."""
-    return {**model_object(version), "id": version.id}
+    """One of several versions of a model, named by its own id, with the aliases that mean it."""
+    aliases = {alias: at for alias, at in version.aliases.items() if at == version.version}
+    return {**model_object(version), "id": version.id, "aliases": aliases}
 
 
 def alias_object(name: str, alias: str, version: int, *, deleted: bool = False) -> dict[str, Any]:

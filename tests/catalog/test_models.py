@@ -5,13 +5,17 @@ from __future__ import annotations
 import multiprocessing
 import shutil
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import event, text
 
 from app.catalog import model_rows
+from app.catalog.model_rows import ModelVersion
 from app.catalog.models import Registry
 from app.database.session import Database
 from app.database.tables import new_ulid
@@ -107,6 +111,92 @@ def test_a_name_that_is_not_one_publishes_nothing(
         registry.publish(name, tiny_artifact())
     assert caught.value.param == "name"
     assert not models_dir.exists()
+
+
+def with_rows(registry: Registry, database: Database, names: int, versions: int = 1) -> None:
+    """Models without files: rows as many servers' worth of publishing leave them."""
+    made = registry.publish("names", tiny_artifact())
+    with database.session() as session:
+        for name in (f"m{number:03}" for number in range(names)):
+            model_rows.raise_next_version(session, name, versions + 1)
+            for version in range(1, versions + 1):
+                key = f"{name}/{version}.safetensors"
+                row = replace(made, name=name, version=version, key=key)
+                model_rows.insert_version(session, row)
+
+
+@contextmanager
+def statements(database: Database) -> Iterator[list[str]]:
+    """What is asked of the database in the block, except for its transactions."""
+    asked: list[str] = []
+
+    def note(*called: Any) -> None:
+        asked.append(str(called[2]))
+
+    event.listen(database.engine, "before_cursor_execute", note)
+    try:
+        yield asked
+    finally:
+        event.remove(database.engine, "before_cursor_execute", note)
+
+
+@pytest.mark.parametrize("order", ["asc", "desc"])
+def test_pages_of_models_are_cut_by_the_database(
+    registry: Registry, database: Database, order: model_rows.Order
+) -> None:
+    with_rows(registry, database, names=25, versions=2)
+    registry.set_alias("m003", "live", 1)
+    whole = registry.list() if order == "asc" else registry.list()[::-1]
+    found: list[ModelVersion] = []
+    with statements(database) as asked:
+        more = True
+        while more:
+            after = found[-1].name if found else None
+            page, more = registry.newest_page(after=after, limit=10, order=order)
+            assert len(page) <= 10
+            found += page
+    assert found == whole
+    selects = [each for each in asked if each.startswith("SELECT")]
+    assert len(selects) <= 3 * 3  # a page: is "after" there, its rows, their aliases
+    assert all("LIMIT" in each for each in selects if "JOIN" in each)
+    for after in ("nobody", "not a name", "a\0"):
+        with pytest.raises(InvalidInput) as refused:
+            registry.newest_page(after=after)
+        assert refused.value.param == "after"
+
+
+@pytest.mark.parametrize("order", ["asc", "desc"])
+def test_pages_of_versions(registry: Registry, database: Database, order: model_rows.Order) -> None:
+    with_rows(registry, database, names=1, versions=12)
+    found: list[int] = []
+    more = True
+    while more:
+        after = f"m000@{found[-1]}" if found else None
+        page, more = registry.version_page("m000", after=after, limit=5, order=order)
+        found += [each.version for each in page]
+    assert found == sorted(range(1, 13), reverse=order == "desc")
+    for after in ("m000@99", "names@1", "m000", "m000@x", "1"):
+        with pytest.raises(InvalidInput) as refused:
+            registry.version_page("m000", after=after)
+        assert refused.value.param == "after"
+    with pytest.raises(UnknownModel):
+        registry.version_page("nobody")
+
+
+def test_a_model_has_a_thousand_aliases_at_most(
+    registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(model_rows, "MOST_ALIASES", 3)
+    for seed in (1, 2):
+        registry.publish("names", tiny_artifact(seed=seed))
+    for alias in ("a", "b", "c"):
+        registry.set_alias("names", alias, 1)
+    with pytest.raises(Conflict, match="3 aliases") as refused:
+        registry.set_alias("names", "d", 1)
+    assert refused.value.code == "too_many_aliases"
+    assert registry.set_alias("names", "a", 2).aliases == {"a": 2, "b": 1, "c": 1}
+    registry.delete_alias("names", "b")
+    registry.set_alias("names", "d", 1)
 
 
 @pytest.mark.parametrize("alias", ["", "3", "a/b", "A", "a" * 65, "é"])

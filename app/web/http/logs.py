@@ -7,6 +7,8 @@ import logging
 import time
 from typing import Any, Final
 
+#: ``extra={FIELDS: {…}}`` gives a line fields of its own where lines are for programs.
+FIELDS: Final = "fields"
 _MOST_CHARACTERS: Final = 10_000
 
 
@@ -28,6 +30,7 @@ class _JsonLine(logging.Formatter):
             "level": record.levelname.lower(),
             "logger": record.name,
             "message": record.getMessage()[:_MOST_CHARACTERS],
+            **getattr(record, FIELDS, {}),
         }
         if record.exc_info:
             fields["trace"] = self.formatException(record.exc_info)[-_MOST_CHARACTERS:]

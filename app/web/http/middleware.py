@@ -19,6 +19,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from .identifiers import fresh
+from .logs import FIELDS
 from .problems import Forbidden, problem_response
 
 _log = logging.getLogger(__name__)
@@ -69,7 +70,9 @@ class Envelope:
         try:
             await self.app(scope, receive, send_in_envelope)
         except Exception as error:
-            _log.error("request %s failed", name, exc_info=error)
+            _log.error(
+                "request %s failed", name, exc_info=error, extra={FIELDS: {"request_id": name}}
+            )
             if status:  # the answer has begun and can only be cut off
                 raise
             await problem_response(error, scope)(scope, receive, send_in_envelope)

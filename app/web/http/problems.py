@@ -33,6 +33,7 @@ from ...errors import (
     TrainingFailed,
 )
 from ...validation import invalid
+from .logs import FIELDS
 
 _log = logging.getLogger(__name__)
 
@@ -134,10 +135,12 @@ def install(app: FastAPI) -> None:
 
 
 async def _on_error(request: Request, error: Exception) -> Response:
+    name = request_id(request.scope)
+    fields = {FIELDS: {"request_id": name}}
     if isinstance(error, StorageFailed):  # its message is the reason; frames would add nothing
-        _log.error("request %s failed: %s", request_id(request.scope), error.message)
+        _log.error("request %s failed: %s", name, error.message, extra=fields)
     elif _kind(error).status == 500:
-        _log.error("request %s failed", request_id(request.scope), exc_info=error)
+        _log.error("request %s failed", name, exc_info=error, extra=fields)
     return problem_response(error, request.scope)
 
 

@@ -10,6 +10,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from starlette.types import Scope
 
 from ...jobs.states import JobState
+from .logs import FIELDS
 
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 60)
@@ -45,6 +46,15 @@ class Traffic:
             status or 499,
             seconds * 1000,
             scope["state"]["request_id"],
+            extra={
+                FIELDS: {
+                    "request_id": scope["state"]["request_id"],
+                    "method": method,
+                    "route": None if route == "none" else route,
+                    "status": status or 499,
+                    "ms": round(seconds * 1000, 1),
+                }
+            },
         )
 
 

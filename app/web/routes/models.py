@@ -14,7 +14,7 @@ from starlette.responses import JSONResponse, Response
 
 from ...catalog.model_rows import ModelVersion
 from ...errors import CharloomError, InvalidInput, StorageFailed
-from ...rendering.lists import cut, deleted_object, listed
+from ...rendering.lists import deleted_object, listed
 from ...rendering.models import (
     AliasAnswer,
     ModelAnswer,
@@ -48,10 +48,10 @@ async def list_models(
     A page has a hundred by default: OpenAI's client reads only the first page. ``status`` is
     what this server sees of the version's file.
     """
-    found = await asyncio.to_thread(served.registry.list)
-    rows = found if order == "asc" else found[::-1]
-    shown, more = cut(rows, limit, after, id_of=lambda version: version.name)
-    seen = await _looked_at(served, shown)
+    found, more = await asyncio.to_thread(
+        served.registry.newest_page, after=after, limit=limit, order=order
+    )
+    seen = await _looked_at(served, found)
     return JSONResponse(listed([model_object(each) for each in seen], has_more=more))
 
 
@@ -86,11 +86,11 @@ async def import_model(
 async def list_versions(
     served: ServedBy, name: str, limit: Limit = 20, after: After = None, order: Order = "desc"
 ) -> Response:
-    """Every version of a model, newest first."""
-    found = await asyncio.to_thread(served.registry.versions, name)
-    rows = found if order == "desc" else found[::-1]
-    shown, more = cut(rows, limit, after, id_of=lambda version: version.id)
-    seen = await _looked_at(served, shown)
+    """Every version of a model, newest first, each with the aliases that name it."""
+    found, more = await asyncio.to_thread(
+        served.registry.version_page, name, after=after, limit=limit, order=order
+    )
+    seen = await _looked_at(served, found)
     return JSONResponse(listed([version_object(each) for each in seen], has_more=more))
 
 

@@ -8,9 +8,13 @@ from collections.abc import Iterator
 from io import StringIO
 
 import pytest
+from fastapi.testclient import TestClient
 
+from app.main import create_app
+from app.settings import Settings
 from app.web.http import logs
 
+OURS = ("charloom.requests", "app.web.http.middleware")
 NASTY = "a\r\nINFO forged\x1b[31m\u202e\u2028b"
 
 
@@ -25,13 +29,19 @@ def untouched() -> Iterator[None]:
     logging.getLogger("uvicorn.access").disabled = False
 
 
-def written(style: str, *, failing: bool = False) -> str:
-    """What an event whose text somebody else chose looks like."""
-    logs.configure("info", style)
+def to_memory() -> StringIO:
+    """Where the lines go from here on."""
     lines = StringIO()
     (handler,) = logging.getLogger().handlers
     assert isinstance(handler, logging.StreamHandler)
     handler.setStream(lines)
+    return lines
+
+
+def written(style: str, *, failing: bool = False) -> str:
+    """What an event whose text somebody else chose looks like."""
+    logs.configure("info", style)
+    lines = to_memory()
     try:
         raise ValueError(NASTY)
     except ValueError as error:
@@ -64,3 +74,37 @@ def test_a_line_has_an_end() -> None:
     (handler,) = logging.getLogger().handlers
     record = logging.makeLogRecord({"msg": "x" * 100_000, "levelname": "INFO"})
     assert len(handler.format(record)) <= 10_000
+
+
+def test_a_request_has_fields_of_its_own(settings: Settings) -> None:
+    app = create_app(settings)
+
+    @app.get("/broken/{name}")
+    async def broken(name: str) -> None:
+        raise ZeroDivisionError
+
+    logs.configure("info", "json")
+    lines = to_memory()
+    client = TestClient(app, headers={"x-request-id": "mine-1"})
+    client.get("/broken/secret?x=1")
+    client.get("/nowhere")
+    events = map(json.loads, lines.getvalue().splitlines())
+    failed, asked, lost = [event for event in events if event["logger"] in OURS]
+    assert failed["request_id"] == "mine-1"
+    assert failed["trace"].endswith("ZeroDivisionError")
+    fields = {name: asked[name] for name in ("request_id", "method", "route", "status")}
+    assert fields == {
+        "request_id": "mine-1", "method": "GET", "route": "/broken/{name}", "status": 500,
+    }  # fmt: skip
+    assert asked["ms"] >= 0
+    assert (lost["route"], lost["status"]) == (None, 404)
+    assert "secret" not in json.dumps(asked)
+
+
+def test_people_read_a_request_on_one_line(settings: Settings) -> None:
+    logs.configure("info", "text")
+    lines = to_memory()
+    TestClient(create_app(settings), headers={"x-request-id": "mine-1"}).get("/livez")
+    (asked,) = [line for line in lines.getvalue().splitlines() if "HTTP Request" not in line]
+    assert asked.split()[1:5] == ["INFO", "GET", "/livez", "200"]
+    assert asked.endswith("[mine-1]")

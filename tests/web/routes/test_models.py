@@ -75,6 +75,22 @@ def test_versions_newest_first(client: TestClient, guest: str) -> None:
     assert client.get(f"/v1/models/{guest}@1").json()["version"] == 1
 
 
+def test_a_version_has_the_aliases_that_name_it(client: TestClient, guest: str) -> None:
+    """Every alias at every version would make a list as long as their product."""
+    for alias, version in (("live", 1), ("next", 2), ("last", 2)):
+        client.put(f"/v1/models/{guest}/aliases/{alias}", json={"version": version})
+    listed = client.get(f"/v1/models/{guest}/versions").json()["data"]
+    assert [each["aliases"] for each in listed] == [{"last": 2, "next": 2}, {"live": 1}]
+    everything = {"last": 2, "live": 1, "next": 2}
+    assert client.get(f"/v1/models/{guest}@1").json()["aliases"] == everything
+    assert client.get("/v1/models").json()["data"][0]["aliases"] == everything
+    first = client.get(f"/v1/models/{guest}/versions", params={"limit": 1}).json()
+    asked = {"limit": 1, "after": first["last_id"]}
+    rest = client.get(f"/v1/models/{guest}/versions", params=asked).json()
+    assert (first["has_more"], rest["has_more"]) == (True, False)
+    assert [each["id"] for each in rest["data"]] == [f"{guest}@1"]
+
+
 def test_an_alias_names_a_version_until_it_is_moved(client: TestClient, guest: str) -> None:
     path = f"/v1/models/{guest}/aliases/live"
     assert client.put(path, json={"version": 1}).json()["id"] == f"{guest}@live"
