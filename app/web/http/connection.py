@@ -107,10 +107,11 @@ class Connection(HttpToolsProtocol):
                 data = data[wish.args[0] :]
                 self._go_on()
             except httptools.HttpParserError:
-                self._refuse(_TOO_LARGE if self._idle_bytes > MOST_HEAD_BYTES else _NOT_HTTP)
+                message = _TOO_LARGE if self._idle_bytes > MOST_HEAD_BYTES else _NOT_HTTP
+                self._refuse(message, code="invalid_http")
                 return
         if self._idle_bytes > MOST_HEAD_BYTES:
-            self._refuse(_TOO_LARGE)
+            self._refuse(_TOO_LARGE, code="invalid_http")
         elif self._in_head and self._head_timer is None:
             self._time_head()
 
@@ -207,16 +208,14 @@ class Connection(HttpToolsProtocol):
     def _head_is_late(self) -> None:
         if self._in_head:
             message = f"The head of the request did not arrive within {self._head_seconds:g} s."
-            self._refuse(message, "408 Request Timeout", "head_timeout")
+            self._refuse(message, status="408 Request Timeout", code="head_timeout")
         else:
             self.transport.close()
 
     def _head_bytes(self) -> int:
         return len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
 
-    def _refuse(
-        self, message: str, status: str = "400 Bad Request", code: str = "invalid_http"
-    ) -> None:
+    def _refuse(self, message: str, *, code: str, status: str = "400 Bad Request") -> None:
         """Send the error, unless an answer is under way; then close the connection."""
         if self.transport.is_closing() or self._lingering is not None:
             return
