@@ -224,7 +224,7 @@ def test_what_is_in_progress_is_finished_and_nobody_else_waited_for(tmp_path: Pa
         body.sendall(question[5:])
         status, headers, answer = body.whole()
         assert (status, headers["connection"]) == (200, "close")
-        assert json.loads(answer)["choices"][0]["finish_reason"] == "length"
+        assert json.loads(answer)["choices"][0]["finish_reason"] in ("length", "stop")
         ended_cleanly(url)  # long before an hour is over
 
 

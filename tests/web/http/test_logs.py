@@ -78,6 +78,7 @@ def test_a_line_has_an_end() -> None:
 
 def test_a_request_has_fields_of_its_own(settings: Settings) -> None:
     app = create_app(settings)
+    app.state.lifecycle.serving = True  # without its start
 
     @app.get("/broken/{name}")
     async def broken(name: str) -> None:
