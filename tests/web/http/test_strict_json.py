@@ -86,6 +86,23 @@ def test_keys_and_fractions_are_bounded() -> None:
     assert len(parse_json(b"[" + b"true,false," * 65_000 + b"1]", 1_000_000)) == 130_001
 
 
+@pytest.mark.parametrize("inner", ["1", r'"\ud83d\ude00"'])
+@pytest.mark.parametrize("depth", [10, 1500, 1999])
+def test_what_is_nested_too_deeply_says_so(depth: int, inner: str) -> None:
+    """How deep that is depends on Python; what it is not is our mistake."""
+    raw = ("[" * depth + inner + "]" * depth).encode()
+    said = None
+    try:
+        value = parse_json(raw, MANY)
+    except InvalidInput as error:
+        said = (error.code, error.message)
+    if said is None:
+        assert isinstance(value, list)
+    else:
+        assert depth > 900
+        assert said == ("invalid_json", "The body is nested too deeply.")
+
+
 def test_a_key_twice_is_named_and_a_text_may_begin_with_a_mark() -> None:
     with pytest.raises(InvalidInput, match="'a' twice"):
         parse_json(b'{"b": 1, "a": 1, "a": 2}', 10)
