@@ -9,24 +9,25 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
+from functools import partial
 from typing import Annotated, Final, TypeAlias
 
-import anyio
 from fastapi import Depends, Request
 
 from ..catalog.index import Synchronised
 from ..catalog.model_rows import ModelVersion
 from ..engine.metrics import Metrics
 from ..engine.resident import Hold, compile_ahead
-from ..errors import CharloomError, InvalidArtifact, InvalidInput, Overloaded, StorageFailed
+from ..errors import InvalidArtifact, InvalidInput, Overloaded, StorageFailed
 from ..settings import Settings
 from ..wiring.full import FullInstallation
+from . import probes
+from .probes import Probe
 
 DRAIN_SECONDS: Final = 20.0
 _DESCRIBED: Final = 2
 _LOADERS: Final = 4
-_READY_SECONDS: Final = 3.0
 _log = logging.getLogger(__name__)
 
 ModelHold: TypeAlias = Hold[ModelVersion]
@@ -48,6 +49,14 @@ class Backend:
         self._loaders = ThreadPoolExecutor(_LOADERS, "loader")
         self._loading: dict[str, asyncio.Future[ModelHold]] = {}
         self._draining: asyncio.Task[None] | None = None
+        self._watchers = ThreadPoolExecutor(4, "watcher")
+        self._probes = {
+            "database": Probe(self._watchers, installation.database.ping),
+            "store": Probe(self._watchers, self._look_into_store),
+            "data_folder": Probe(self._watchers, self._look_into_data),
+        }
+        self.job_counts = Probe(self._watchers, partial(self.jobs.counts, hurried=True))
+        """The number of jobs by state; raises what ``JobControl.counts`` raises."""
 
     async def hold(self, name: str | None) -> ModelHold:
         """Hold the model version with this name, or the default one; the caller releases it.
@@ -80,21 +89,17 @@ class Backend:
         loading.add_done_callback(loaded)
         return loading
 
-    async def missing(self) -> list[str]:
-        """Which of database, store and engine are not ready to serve."""
-        found = ["engine"] if self.engine.draining else []
-        database = self.installation.database
-        for name, check in (("database", database.ping), ("store", self._look_into_store)):
-            try:
-                with anyio.fail_after(_READY_SECONDS):
-                    await asyncio.to_thread(check)
-            except (CharloomError, TimeoutError):
-                found.append(name)
-        return found
+    async def missing(self) -> dict[str, str]:
+        """Which of engine, database, store and data folder are not ready to serve, and why."""
+        found = {"engine": "The server is stopping."} if self.engine.draining else {}
+        return found | await probes.wrong(self._probes)
 
     def _look_into_store(self) -> None:
         # An empty prefix: an object store answers at once.
         self.installation.models.sizes("readyz")
+
+    def _look_into_data(self) -> None:
+        probes.check_folder(self.settings.data_dir)
 
     def drain(self) -> asyncio.Task[None]:
         """Stop taking requests and end those that run too long; each call gives the same task."""
@@ -104,8 +109,9 @@ class Backend:
         return self._draining
 
     def close_loaders(self) -> None:
-        """Stop loading models."""
+        """Stop loading models and looking at what they need."""
         self._loaders.shutdown(wait=False, cancel_futures=True)
+        self._watchers.shutdown(wait=False, cancel_futures=True)
 
     async def _only_model(self) -> str:
         names = await asyncio.to_thread(self.registry.names)
@@ -135,6 +141,8 @@ async def open_backend(settings: Settings, metrics: Metrics) -> AsyncIterator[Ba
 
 def _prepare(installation: FullInstallation) -> None:
     """Do the slow work before the first request: tables, files, compiled code."""
+    with suppress(OSError):  # /readyz says what is wrong with it
+        installation.settings.data_dir.mkdir(parents=True, exist_ok=True)
     registry = installation.registry
     _say_what_was_found(registry.synchronise())
     precisions = {each.card["serving_precision"] for each in registry.list()} or {"int8"}

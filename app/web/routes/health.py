@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -17,6 +16,7 @@ from ..dependencies import Backend
 router = APIRouter(tags=["health"])
 
 _PAGE: Final = Path(__file__).parents[1] / "ui" / "docs"
+_COUNT_SECONDS: Final = 2.0
 _FILES: Final = frozenset({"swagger-ui-bundle.js", "swagger-ui.css", "favicon.png", "start.js"})
 _POLICY: Final = {
     "content-security-policy": (
@@ -35,9 +35,12 @@ async def livez() -> Response:
 async def readyz(request: Request) -> Response:
     """503, with what is missing, while the server starts, drains or lacks something."""
     backend: Backend | None = getattr(request.app.state, "backend", None)
-    missing = ["startup"] if backend is None else await backend.missing()
+    missing = {"startup": "The server is starting."}
+    if backend is not None:
+        missing = await backend.missing()
     if missing:
-        return JSONResponse({"status": "unavailable", "missing": missing}, 503)
+        answer = {"status": "unavailable", "missing": list(missing), "reasons": missing}
+        return JSONResponse(answer, 503)
     return JSONResponse({"status": "ok", "missing": []})
 
 
@@ -45,8 +48,9 @@ async def readyz(request: Request) -> Response:
 async def metrics(request: Request) -> Response:
     backend: Backend | None = getattr(request.app.state, "backend", None)
     if backend is not None:
-        with suppress(CharloomError):  # the database may be what has failed
-            request.app.state.job_gauge.show(await asyncio.to_thread(backend.jobs.counts))
+        # The database may be what has failed: then the last counts are shown again.
+        with suppress(CharloomError, TimeoutError):
+            request.app.state.job_gauge.show(await backend.job_counts(_COUNT_SECONDS))
     return Response(generate_latest(request.app.state.prometheus), media_type=CONTENT_TYPE_LATEST)
 
 
