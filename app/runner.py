@@ -4,7 +4,8 @@ Finds everything by the settings in its environment; trains, reports progress, w
 checkpoints, publishes once. It may be killed at any moment: the next attempt resumes from the
 furthest readable checkpoint. It writes only while it holds its lease; when the lease is lost,
 it ends at once. Exit codes: 0 the attempt was ended in the database (with any result), 3 the
-lease was lost, anything else a crash.
+lease was lost, 4 the database or a disk refused and could not even be told so (the last line of
+the output says why), anything else a crash.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from .errors import (
     TrainingFailed,
 )
 from .jobs.checkpoints.saving import CheckpointSaver
+from .jobs.executors.command import CANNOT_STORE
 from .jobs.executors.processes import RunnerProcess
 from .jobs.preparing import lineage_of, plan_of, read_corpus
 from .jobs.publishing import publish
@@ -262,12 +264,21 @@ def main(arguments: list[str]) -> int:
     try:
         attempt.run()
     except LeaseLost as error:
-        sys.stderr.write(f"{error.message}\n")
+        _say(error.message)
         return LEASE_LOST
+    except (StorageFailed, Overloaded) as error:
+        _say(error.message)
+        return CANNOT_STORE
     except CharloomError as error:
-        sys.stderr.write(f"{error.message}\n")
+        _say(error.message)
         raise
     return 0
+
+
+def _say(message: str) -> None:
+    """Write a line to the output, unbuffered: it may be a file on a disk that is full."""
+    with suppress(OSError):
+        os.write(sys.stderr.fileno(), f"{message}\n".encode())
 
 
 if __name__ == "__main__":

@@ -14,16 +14,20 @@ from typing import Any
 import pytest
 from sqlalchemy import text, update
 
+from app import runner
 from app.charlm.checkpoint import Checkpoint
 from app.database.job_tables import JobRow
-from app.errors import LeaseLost
+from app.errors import LeaseLost, StorageFailed
 from app.jobs.checkpoints.files import load_checkpoint
 from app.jobs.dispatcher_door import DispatcherDoor
+from app.jobs.executors.command import CANNOT_STORE
+from app.jobs.runner_door import RunnerDoor
 from app.jobs.states import JobState
 from app.jobs.times import Times
 from app.jobs.values import Job
 from app.runner import Attempt
 from app.training.trainer import Trainer
+from app.wiring.full import runner_environment
 from tests.jobs.making import WORDS, Place, wait_for
 
 
@@ -287,3 +291,25 @@ def test_a_lost_lease_ends_the_process(place: Place, monkeypatch: pytest.MonkeyP
         runner.run()
     assert place.jobs.get(job.id).state is JobState.RUNNING
     assert place.jobs.checkpoints(job.run_id) == []
+
+
+def test_a_database_that_refuses_everything_ends_the_runner_with_the_reason(
+    sqlite_place: Place, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """It cannot store why it ended; its output and exit code tell the dispatcher."""
+    place = sqlite_place
+    place.submitted()
+    claim = attempt(place).claim
+    full = StorageFailed("The disk of the database is full; make room and try again.")
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise full
+
+    for verb in ("begin", "release"):
+        monkeypatch.setattr(RunnerDoor, verb, refuse)
+    for name, value in runner_environment(place.settings).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr("app.runner.os.nice", lambda _: 0)
+    monkeypatch.setattr("app.runner.signal.signal", lambda *_: None)
+    assert runner.main([claim.job_id, str(claim.number), str(claim.token)]) == CANNOT_STORE
+    assert capfd.readouterr().err.splitlines() == [full.message]

@@ -30,12 +30,15 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session, sessionmaker
 
 from ..errors import CharloomError, InvalidInput, Overloaded, StorageFailed
+from .file import DatabaseFile
 from .tables import REVISION
 
 # Before this version, WAL with several writing processes can corrupt the file (a checkpoint race).
 SAFE_WAL: Final = (3, 51, 3)
 
 _READ_ONLY: Final = "charloom_read_only"
+_BUSY_SECONDS: Final = 10.0  # how long a transaction waits for a SQLite file that is locked
+_HURRIED_SECONDS: Final = 1.0
 
 
 class Database:
@@ -45,10 +48,12 @@ class Database:
     """
 
     def __init__(self, url: str) -> None:
-        self.engine = _connect(url)
-        read_only = self.engine.execution_options(postgresql_readonly=True, **{_READ_ONLY: True})
+        self._file = _sqlite_file(url)
+        self.engine = _connect(url, self._file)
+        self._hurried_engine = _connect(url, self._file, hurried=True)
         self._sessions = sessionmaker(self.engine, expire_on_commit=False)
-        self._read_only_sessions = sessionmaker(read_only, expire_on_commit=False)
+        self._read_only_sessions = _read_only(self.engine)
+        self._hurried_sessions = _read_only(self._hurried_engine)
 
     @contextmanager
     def session(self, *, read_only: bool = False) -> Iterator[Session]:
@@ -62,6 +67,16 @@ class Database:
         """
         sessions = self._read_only_sessions if read_only else self._sessions
         with explained(), sessions.begin() as session:
+            yield session
+
+    @contextmanager
+    def hurried(self) -> Iterator[Session]:
+        """A transaction that only reads, on the one connection that is kept for it.
+
+        For health checks and metrics: it waits a second where others wait for ten, and not
+        behind them. Raises Overloaded, StorageFailed.
+        """
+        with explained(), self._hurried_sessions.begin() as session:
             yield session
 
     def migrate(self) -> None:
@@ -95,11 +110,16 @@ class Database:
             session.execute(text("UPDATE alembic_version SET version_num = version_num"))
 
     def ping(self) -> None:
-        """Run a query; raises Overloaded or StorageFailed if the database does not answer."""
+        """Run a query; raises Overloaded or StorageFailed if the database does not answer.
+
+        Also if a SQLite file or its folder was moved, replaced or made read-only.
+        """
         # SQLite answers SELECT 1 without reading its file.
         anything = "SELECT count(*) FROM sqlite_master" if self._is_sqlite else "SELECT 1"
-        with self.session(read_only=True) as session:
+        with self.hurried() as session:
             session.execute(text(anything))
+        if self._file is not None:
+            self._file.check_writable()
 
     def describe(self) -> str:
         """The database, its version and journal mode, for people."""
@@ -118,6 +138,7 @@ class Database:
     def close(self) -> None:
         """Close every connection."""
         self.engine.dispose()
+        self._hurried_engine.dispose()
 
 
 def journal_mode(sqlite_version: tuple[int, ...]) -> str:
@@ -125,14 +146,12 @@ def journal_mode(sqlite_version: tuple[int, ...]) -> str:
     return "WAL" if sqlite_version >= SAFE_WAL else "DELETE"
 
 
-def _connect(url: str) -> Engine:
+def _sqlite_file(url: str) -> DatabaseFile | None:
+    """The file of a SQLite database; None for PostgreSQL. Raises InvalidInput for anything else."""
     try:
         parsed = make_url(url)
         if parsed.get_backend_name() == "postgresql":
-            # pool_pre_ping replaces a connection that the server has dropped before it is used.
-            return create_engine(
-                parsed.set(drivername="postgresql+psycopg"), pool_pre_ping=True, pool_timeout=10
-            )
+            return None
     except (ArgumentError, ValueError) as error:
         raise _wrong_url() from error
     # Only a plain file: another driver or an option could make it a database in memory, or
@@ -142,10 +161,40 @@ def _connect(url: str) -> Engine:
     if not plain or not file or file == ":memory:" or "\0" in file:
         raise _wrong_url()
     _make_folder(Path(file).parent)
-    engine = create_engine(parsed, json_deserializer=_json)
-    event.listen(engine, "connect", _prepare_sqlite)
-    event.listen(engine, "begin", _begin_sqlite)
+    return DatabaseFile(Path(file))
+
+
+def _connect(url: str, file: DatabaseFile | None, *, hurried: bool = False) -> Engine:
+    """An engine; a ``hurried`` one has one connection, and gives up early."""
+    pool = {"pool_size": 1, "max_overflow": 0, "pool_timeout": _HURRIED_SECONDS} if hurried else {}
+    if file is None:
+        # pool_pre_ping replaces a connection that the server has dropped before it is used.
+        parsed = make_url(url).set(drivername="postgresql+psycopg")
+        engine = create_engine(parsed, pool_pre_ping=True, **{"pool_timeout": 10.0, **pool})
+        if hurried:
+            event.listen(engine, "begin", _hurry_postgres)
+        return engine
+    engine = create_engine(url, json_deserializer=_json, **pool)
+    busy = _HURRIED_SECONDS if hurried else _BUSY_SECONDS
+
+    def prepare(connection: sqlite3.Connection, _: Any) -> None:
+        _prepare_sqlite(connection, busy)
+        file.opened()
+
+    def begin(connection: Connection) -> None:
+        file.check()
+        _begin_sqlite(connection)
+
+    # Before connecting: SQLite would make a new file where ours is gone.
+    event.listen(engine, "do_connect", lambda *_: file.check())
+    event.listen(engine, "connect", prepare)
+    event.listen(engine, "begin", begin)
     return engine
+
+
+def _read_only(engine: Engine) -> sessionmaker[Session]:
+    options = engine.execution_options(postgresql_readonly=True, **{_READ_ONLY: True})
+    return sessionmaker(options, expire_on_commit=False)
 
 
 def _json(text: str) -> Any:
@@ -173,10 +222,10 @@ def _make_folder(folder: Path) -> None:
         ) from error
 
 
-def _prepare_sqlite(connection: sqlite3.Connection, _: Any) -> None:
+def _prepare_sqlite(connection: sqlite3.Connection, busy_seconds: float) -> None:
     # None: the driver begins no transaction by itself; _begin_sqlite does.
     connection.isolation_level = None
-    connection.execute("PRAGMA busy_timeout=10000")
+    connection.execute(f"PRAGMA busy_timeout={busy_seconds * 1000:.0f}")
     wanted = journal_mode(sqlite3.sqlite_version_info)
     (current,) = connection.execute("PRAGMA journal_mode").fetchone()
     if current.upper() != wanted:
@@ -188,6 +237,10 @@ def _prepare_sqlite(connection: sqlite3.Connection, _: Any) -> None:
 def _begin_sqlite(connection: Connection) -> None:
     deferred = connection.get_execution_options().get(_READ_ONLY, False)
     connection.exec_driver_sql("BEGIN" if deferred else "BEGIN IMMEDIATE")
+
+
+def _hurry_postgres(connection: Connection) -> None:
+    connection.exec_driver_sql(f"SET LOCAL statement_timeout = {_HURRIED_SECONDS * 1000:.0f}")
 
 
 @contextmanager

@@ -125,9 +125,9 @@ class JobControl:
             read_run(session, run_id)
             return read_checkpoints(session, run_id)
 
-    def counts(self) -> dict[str, int]:
-        """The number of jobs by state."""
-        return self._queue.counts()
+    def counts(self, *, hurried: bool = False) -> dict[str, int]:
+        """The number of jobs by state; ``hurried``: fail soon where the database is busy."""
+        return self._queue.counts(hurried=hurried)
 
     def _changed(self, job_id: str) -> Job:
         self._on_change()

@@ -21,6 +21,7 @@ from ..errors import CharloomError, StorageFailed
 from .checkpoints.retention import Retention
 from .dispatcher_door import DispatcherDoor
 from .executors import Executor, Status
+from .executors.command import CANNOT_STORE
 from .executors.processes import host_name
 from .queries import ActiveAttempt
 from .queue import Queue
@@ -65,6 +66,7 @@ class Dispatcher:
         self._late_at: dict[Claim, float] = {}  # its lease had expired
         self._placed: dict[Claim, str] = {}  # references at the last check
         self._ended_hung: set[Claim] = set()  # stood still, so we killed their runners
+        self._refusal = "The disk or the database refused what it wrote."  # the last one
         self._tidied_at = -float("inf")
         self._woken = threading.Event()
         self._closed = threading.Event()
@@ -91,7 +93,7 @@ class Dispatcher:
             try:
                 self._try_round()
             except Exception:  # noqa: BLE001 (a bug of ours must not stop every job)
-                _log.exception("a round of the dispatcher failed")
+                _log.exception("a round of the dispatcher failed", extra={"same": "round"})
             self._woken.wait(self._round_seconds)
             self._woken.clear()
 
@@ -99,7 +101,8 @@ class Dispatcher:
         try:
             self.round()
         except CharloomError as error:
-            _log.warning("jobs are waiting: %s", error.message)
+            self._refusal = error.message
+            _warn("jobs are waiting: %s", error.message)
             self._end_hung()
 
     def round(self) -> None:
@@ -183,7 +186,8 @@ class Dispatcher:
         try:
             return self._checked(attempt) and here
         except StorageFailed as error:
-            _log.warning("job %s: %s", attempt.claim.job_id, error.message)
+            self._refusal = error.message
+            _warn("job %s: %s", attempt.claim.job_id, error.message)
             self._lose_if_silent(attempt, "The training process no longer reports.")
             return here
 
@@ -222,13 +226,16 @@ class Dispatcher:
         code = self._executor.exit_code(reference)
         hung = attempt.claim in self._ended_hung
         self._ended_hung.discard(attempt.claim)
-        ended = f"The training process ended unexpectedly{_exit_text(code)}."
-        after = self._door.lose(
-            attempt.claim,
-            _STOOD_STILL if hung else ended,
-            exit_code=code,
-            last_words=self._executor.last_words(attempt.claim),
-        )
+        words = self._executor.last_words(attempt.claim)
+        if code == CANNOT_STORE:
+            # Its output may have been lost with the rest; then what refused us is why.
+            reason = words.splitlines()[-1] if words else self._refusal
+            after = self._door.refused(attempt.claim, reason, exit_code=code)
+        else:
+            ended = f"The training process ended unexpectedly{_exit_text(code)}."
+            after = self._door.lose(
+                attempt.claim, _STOOD_STILL if hung else ended, exit_code=code, last_words=words
+            )
         if after is not None:
             claim = attempt.claim
             _log.warning(
@@ -252,6 +259,11 @@ class Dispatcher:
             waited = time.monotonic() - asked
             if waited > times.grace:
                 self._executor.stop(reference, force=waited > 2 * times.grace)
+
+
+def _warn(message: str, *arguments: str) -> None:
+    """Log a warning; where it comes again each round, the log keeps one a minute ("same")."""
+    _log.warning(message, *arguments, extra={"same": message % arguments})
 
 
 def _exit_text(code: int | None) -> str:

@@ -52,22 +52,33 @@ class DispatcherDoor:
         message = reason
         if last_words:
             message += " Its last output: " + " | ".join(last_words.splitlines()[-_LINES:])
+        ending = Ending(
+            JobState.QUEUED,
+            message,
+            outcome="lost",
+            code="runner_lost",
+            exit_code=exit_code,
+            payload={"exit_code": exit_code, "stderr": last_words},
+        )
+        return self._end(claim, ending)
+
+    def refused(self, claim: Claim, reason: str, *, exit_code: int) -> JobState | None:
+        """Take a job back whose runner ended because what it writes was refused; see ``lose``."""
+        ending = Ending(
+            JobState.QUEUED,
+            f"The training process could not go on: {reason}",
+            outcome="lost",
+            code="storage_failed",
+            exit_code=exit_code,
+            payload={"exit_code": exit_code},
+        )
+        return self._end(claim, ending)
+
+    def _end(self, claim: Claim, ending: Ending) -> JobState | None:
         with self._database.session() as session:
             if not self._locked(session, claim):
                 return None
-            return end_attempt(
-                session,
-                claim,
-                Ending(
-                    JobState.QUEUED,
-                    message,
-                    outcome="lost",
-                    code="runner_lost",
-                    exit_code=exit_code,
-                    payload={"exit_code": exit_code, "stderr": last_words},
-                ),
-                retry_ms=int(self._times.retry * 1000),
-            )
+            return end_attempt(session, claim, ending, retry_ms=int(self._times.retry * 1000))
 
     def fail(self, claim: Claim, code: str, message: str) -> JobState | None:
         """Fail a job whose runner makes no progress; None if the attempt no longer holds it."""

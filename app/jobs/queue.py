@@ -146,10 +146,11 @@ class Queue:
             deletions.decide(session, gone)
         return gone
 
-    def counts(self) -> dict[str, int]:
-        """The number of jobs in each state that has any."""
+    def counts(self, *, hurried: bool = False) -> dict[str, int]:
+        """The number of jobs in each state that has any; see ``Database.hurried``."""
         query = select(JobRow.state, func.count()).group_by(JobRow.state)
-        with self.database.session(read_only=True) as session:
+        reading = self.database.hurried() if hurried else self.database.session(read_only=True)
+        with reading as session:
             return dict(session.execute(query).all())
 
     def _move(self, job_id: str, table: Mapping[JobState, JobState], wish: Wish, verb: str) -> None:

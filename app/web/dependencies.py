@@ -8,10 +8,11 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager, suppress
+from functools import partial
 from typing import Annotated, Final, TypeAlias
 
-import anyio
 from fastapi import Depends, Request
 
 from ..catalog.index import Synchronised
@@ -23,12 +24,13 @@ from ..engine.resident import Hold, compile_ahead
 from ..errors import CharloomError, InvalidArtifact, StorageFailed
 from ..settings import Settings
 from ..wiring.full import FullInstallation
+from . import probes
 from .http.answers import AnswerRoom
 from .http.lifecycle import Lifecycle, stopping
 from .http.room import Room
+from .probes import Probe
 
 _DESCRIBED: Final = 2
-_READY_SECONDS: Final = 3.0
 _SAID: Final = 20
 _log = logging.getLogger(__name__)
 
@@ -51,6 +53,14 @@ class Backend:
         """Bytes on disk for answers that their readers have not read yet."""
         self.describing = asyncio.Semaphore(_DESCRIBED)
         """Limits how many uploads are described at a time."""
+        self._watchers = ThreadPoolExecutor(4, "watcher")
+        self._probes = {
+            "database": Probe(self._watchers, installation.database.ping),
+            "store": Probe(self._watchers, self._look_into_store),
+            "data_folder": Probe(self._watchers, self._look_into_data),
+        }
+        self.job_counts = Probe(self._watchers, partial(self.jobs.counts, hurried=True))
+        """The number of jobs by state; raises what ``JobControl.counts`` raises."""
 
     async def hold(self, name: str | None) -> ModelHold:
         """Hold the model version with this name, or the default one; the caller releases it.
@@ -63,25 +73,25 @@ class Backend:
             raise StorageFailed(error.message, code="damaged_model") from error
 
     async def missing(self) -> dict[str, str]:
-        """Which of database, store and engine are not ready to serve, each with a sentence."""
+        """Which of engine, database, store and data folder are not ready to serve, and why."""
         found = {"engine": "The server is stopping."} if self.engine.draining else {}
+        return found | await probes.wrong(self._probes)
 
-        def look_into_store() -> None:
-            if "database" in found:  # what it knows cannot be compared with the files
-                self.installation.models.sizes("readyz")
-            else:
-                self.registry.check_store()
+    def _look_into_store(self) -> None:
+        try:
+            self.installation.database.ping()
+        except CharloomError:  # what it knows cannot be compared with the files
+            self.installation.models.sizes("readyz")
+        else:
+            self.registry.check_store()
 
-        database = self.installation.database
-        for name, check in (("database", database.ping), ("store", look_into_store)):
-            try:
-                with anyio.fail_after(_READY_SECONDS):
-                    await asyncio.to_thread(check)
-            except CharloomError as error:
-                found[name] = error.message
-            except TimeoutError:
-                found[name] = f"The {name} does not answer within {_READY_SECONDS:g} seconds."
-        return found
+    def _look_into_data(self) -> None:
+        probes.check_folder(self.settings.data_dir)
+
+    def close(self) -> None:
+        """Stop loading models and looking at what they need."""
+        self.loader.close()
+        self._watchers.shutdown(wait=False, cancel_futures=True)
 
 
 @asynccontextmanager
@@ -101,7 +111,7 @@ async def open_backend(
     try:
         yield backend
     finally:
-        backend.loader.close()
+        backend.close()
         await asyncio.to_thread(installation.dispatcher.close)  # running jobs continue on their own
         await asyncio.to_thread(installation.engine.close)
         await asyncio.to_thread(installation.close)
@@ -118,6 +128,8 @@ def _prepare(installation: FullInstallation, lifecycle: Lifecycle) -> None:
             raise stopping()
         lifecycle.progress = progress
 
+    with suppress(OSError):  # /readyz says what is wrong with it
+        installation.settings.data_dir.mkdir(parents=True, exist_ok=True)
     tell("preparing the database")
     installation.database.check_writing()
     tell("looking into the model store")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
 import sqlite3
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
@@ -12,6 +14,7 @@ import pytest
 from sqlalchemy import event, make_url, text
 from sqlalchemy.exc import IntegrityError, ProgrammingError
 
+from app.database import session
 from app.database.model_tables import ModelRow
 from app.database.session import SAFE_WAL, Database, journal_mode
 from app.errors import CharloomError, InvalidInput, Overloaded, StorageFailed
@@ -191,6 +194,87 @@ def test_a_locked_database_asks_to_try_again(sqlite_database: Database, sqlite_u
     assert names(database) == ["names"]
 
 
+def test_a_health_check_waits_for_no_lock_and_no_connection(
+    sqlite_database: Database, sqlite_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ten seconds each, and all the threads that wait for them: a server seems dead."""
+    monkeypatch.setattr(session, "_HURRIED_SECONDS", 0.05)
+    with ExitStack() as opened, closing(Database(sqlite_url)) as database:
+        database.ping()
+        opened.enter_context(held(sqlite_url, "BEGIN EXCLUSIVE"))
+        if journal_mode(sqlite3.sqlite_version_info) == "WAL":  # readers wait for nobody
+            database.ping()
+            return
+        began = time.monotonic()
+        with pytest.raises(Overloaded):
+            database.ping()
+        assert time.monotonic() - began < 9  # others wait for ten seconds
+
+
+def move(path: Path) -> None:
+    path.rename(path.with_name("elsewhere"))
+
+
+def move_folder(path: Path) -> None:
+    path.parent.rename(path.parent.with_name("elsewhere"))
+
+
+def replace_file(path: Path) -> None:
+    copy = path.with_name("copy")
+    shutil.copyfile(path, copy)
+    copy.replace(path)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (Path.unlink, "The database file is gone"),
+        (move, "The database file is gone"),
+        (move_folder, "The folder of the database is gone"),
+        (replace_file, "replaced by another one"),
+    ],
+)
+def test_a_file_that_was_taken_away_is_missed_at_once(
+    sqlite_database: Database, sqlite_url: str, change: Callable[[Path], None], said: str
+) -> None:
+    """An open file stays open: without a look, all that is written from now on is lost."""
+    add(sqlite_database, "kept")
+    sqlite_database.ping()
+    path = path_of(sqlite_url)
+    change(path)
+    there = path.exists()
+    for act in (sqlite_database.ping, lambda: names(sqlite_database),
+                lambda: add(sqlite_database, "lost")):  # fmt: skip
+        with pytest.raises(StorageFailed, match=said) as caught:
+            act()
+        assert "read-only" not in caught.value.message
+    sqlite_database.engine.dispose()  # also for a connection that is opened only now
+    with pytest.raises(StorageFailed, match=said):
+        names(sqlite_database)
+    assert path.exists() is there, "an empty file was made in its place"
+
+
+def test_a_folder_that_comes_back_is_used_again(sqlite_database: Database, sqlite_url: str) -> None:
+    add(sqlite_database, "kept")
+    folder = path_of(sqlite_url).parent
+    away = folder.rename(folder.with_name("elsewhere"))
+    with pytest.raises(StorageFailed):
+        sqlite_database.ping()
+    away.rename(folder)
+    sqlite_database.ping()
+    assert names(sqlite_database) == ["kept"]
+
+
+def test_a_disk_that_became_read_only_is_said(
+    sqlite_database: Database, sqlite_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sqlite_database.ping()
+    folder = path_of(sqlite_url).parent
+    monkeypatch.setattr("app.database.file.os.access", lambda place, _: Path(place) != folder)
+    with pytest.raises(StorageFailed, match="folder of the database is read-only"):
+        sqlite_database.ping()
+
+
 def test_a_lock_that_is_let_go_in_time_is_waited_for(
     sqlite_database: Database, sqlite_url: str
 ) -> None:
@@ -217,9 +301,10 @@ def test_more_sessions_than_connections_ask_to_try_again(
         for _ in range(15):  # five that are kept, ten more
             connections.enter_context(database.engine.connect())
         with pytest.raises(Overloaded) as caught:
-            database.ping()
-    assert caught.value.code == "database_unavailable"
-    database.ping()
+            names(database)
+        assert caught.value.code == "database_unavailable"
+        database.ping()  # has a connection of its own
+    assert names(database) == []
 
 
 @pytest.mark.parametrize(

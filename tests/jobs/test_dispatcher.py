@@ -21,6 +21,7 @@ from app.errors import LeaseLost, Overloaded, StorageFailed
 from app.jobs.dispatcher import Dispatcher
 from app.jobs.dispatcher_door import DispatcherDoor
 from app.jobs.executors import Status
+from app.jobs.executors.command import CANNOT_STORE
 from app.jobs.executors.processes import host_name
 from app.jobs.publishing import publish
 from app.jobs.queue import Queue
@@ -195,6 +196,42 @@ def test_a_job_whose_runner_always_dies_fails_with_its_last_words(place: Place) 
         "The training process ended unexpectedly (it was killed, as often happens when memory "
         "is short). Its last output: last words"
     )
+
+
+@pytest.mark.parametrize(
+    ("output", "reason"),
+    [
+        ("noise\nThe disk of the database is full; make room and try again.",
+         "The disk of the database is full; make room and try again."),
+        ("", "No room on this disk."),  # its output was lost, but the dispatcher was refused too
+    ],
+)  # fmt: skip
+def test_a_job_whose_runner_could_not_write_says_why(
+    sqlite_place: Place, output: str, reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Refused(Threads):
+        def exit_code(self, reference: str) -> int | None:
+            return CANNOT_STORE
+
+        def last_words(self, claim: Claim) -> str:
+            return output
+
+    place = sqlite_place
+    job = place.submitted(max_attempts=1)
+    active, refusals = DispatcherDoor.active, iter([StorageFailed("No room on this disk.")])
+
+    def sometimes(door: DispatcherDoor) -> Any:
+        for refusal in refusals:
+            raise refusal
+        return active(door)
+
+    monkeypatch.setattr(DispatcherDoor, "active", sometimes)
+    with dispatching(place, Refused(lambda claim: None), times=Times(0.6)):
+        wait_for(lambda: place.jobs.get(job.id).is_final)
+    failed = place.jobs.get(job.id)
+    assert failed.error is not None
+    assert failed.error.code == "storage_failed"
+    assert failed.error.message == f"The training process could not go on: {reason}"
 
 
 def test_no_slot_starts_nothing(place: Place) -> None:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Final
 
 from ... import __file__ as _init
 from ... import __name__ as _package
 from ..values import Claim
 
-_FOLDER = Path(_init).parent
+CANNOT_STORE: Final = 4
+"""The exit code of a runner that could not write; the last line of its output says why."""
+_FOLDER: Final = Path(_init).parent
 
 
 def runner_arguments(claim: Claim) -> list[str]:

@@ -33,7 +33,7 @@ from ...errors import (
     TrainingFailed,
 )
 from ...validation import invalid
-from .logs import FIELDS
+from .logs import FIELDS, SAME
 
 _log = logging.getLogger(__name__)
 
@@ -135,12 +135,10 @@ def install(app: FastAPI) -> None:
 
 
 async def _on_error(request: Request, error: Exception) -> Response:
-    name = request_id(request.scope)
-    fields = {FIELDS: {"request_id": name}}
-    if isinstance(error, StorageFailed):  # its message is the reason; frames would add nothing
-        _log.error("request %s failed: %s", name, error.message, extra=fields)
-    elif _kind(error).status == 500:
-        _log.error("request %s failed", name, exc_info=error, extra=fields)
+    if _kind(error).status == 500:
+        name = request_id(request.scope)
+        extra = {FIELDS: {"request_id": name}, SAME: str(error)}
+        _log.error("request %s failed: %s%s", name, error, _cause(error), extra=extra)
     return problem_response(error, request.scope)
 
 
@@ -168,6 +166,12 @@ async def _on_router(request: Request, error: Exception) -> Response:
 async def _on_gone(request: Request, error: Exception) -> Response:
     # Nobody reads this; proxies log 499 for a client that disconnected.
     return Response(status_code=499)
+
+
+def _cause(error: Exception) -> str:
+    """What an expected failure came from, for the log: `` (OSError: …)``; no stack trace."""
+    cause = getattr(error.__cause__, "orig", error.__cause__)  # a statement may hold a text
+    return "" if cause is None else f" ({type(cause).__name__}: {cause})"
 
 
 def _kind(error: Exception) -> Kind:

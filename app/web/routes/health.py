@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -19,6 +18,7 @@ router = APIRouter(tags=["health"])
 
 _STARTING: Final = "The server is starting."
 _PAGE: Final = Path(__file__).parents[1] / "ui" / "docs"
+_COUNT_SECONDS: Final = 2.0
 _FILES: Final = frozenset({"swagger-ui-bundle.js", "swagger-ui.css", "favicon.png", "start.js"})
 _POLICY: Final = {
     "content-security-policy": (
@@ -51,8 +51,9 @@ async def readyz(request: Request) -> Response:
 
 @router.get("/metrics", summary="Metrics for Prometheus")
 async def metrics(request: Request, served: ServedBy) -> Response:
-    with suppress(CharloomError):  # the database may be what has failed
-        request.app.state.job_gauge.show(await asyncio.to_thread(served.jobs.counts))
+    # The database may be what has failed: then the last counts are shown again.
+    with suppress(CharloomError, TimeoutError):
+        request.app.state.job_gauge.show(await served.job_counts(_COUNT_SECONDS))
     return Response(generate_latest(request.app.state.prometheus), media_type=CONTENT_TYPE_LATEST)
 
 

@@ -10,6 +10,7 @@ from io import StringIO
 import pytest
 from fastapi.testclient import TestClient
 
+from app.errors import StorageFailed
 from app.main import create_app
 from app.settings import Settings
 from app.web.http import logs
@@ -109,3 +110,53 @@ def test_people_read_a_request_on_one_line(settings: Settings) -> None:
     (asked,) = [line for line in lines.getvalue().splitlines() if "HTTP Request" not in line]
     assert asked.split()[1:5] == ["INFO", "GET", "/livez", "200"]
     assert asked.endswith("[mine-1]")
+
+
+def test_the_same_error_is_said_once_a_minute_with_a_count() -> None:
+    now = 0.0
+    repeats = logs.Repeats(clock=lambda: now)
+    said: list[str] = []
+
+    def say(same: str | None, text: str, *arguments: object) -> None:
+        fields = {"name": "x", "msg": text, "args": arguments, logs.SAME: same}
+        record = logging.makeLogRecord({k: v for k, v in fields.items() if v is not None})
+        if repeats.filter(record):
+            said.append(record.getMessage())
+
+    for number in range(60):
+        now = float(number)
+        say("full", "request %d: the disk is full", number)
+        say(None, "served")
+    assert said.count("served") == 60
+    now = 60.0
+    say("full", "request %d: the disk is full", 60)
+    say("locked", "the database is locked")
+    assert [each for each in said if each != "served"] == [
+        "request 0: the disk is full",
+        "request 60: the disk is full (and 59 more like it in the 60 s before)",
+        "the database is locked",
+    ]
+    for number in range(5_000):  # as many causes as somebody can think of
+        say(f"cause {number}", "another")
+    assert len(repeats._said) <= 1_000
+
+
+def test_a_refused_write_is_a_line_without_a_trace(settings: Settings) -> None:
+    app = create_app(settings)
+
+    @app.get("/refused")
+    async def refused() -> None:
+        try:
+            raise OSError(28, "No space left on device")
+        except OSError as error:
+            raise StorageFailed("The disk is full; make room.") from error
+
+    logs.configure("warning", "text")
+    lines = to_memory()
+    client = TestClient(app)
+    for number in range(20):
+        answer = client.get("/refused", headers={"x-request-id": f"mine-{number}"})
+        assert answer.status_code == 500
+        assert answer.json()["error"]["message"] == "The disk is full; make room."
+    (line,) = lines.getvalue().splitlines()
+    assert "request mine-0 failed: The disk is full; make room. (OSError: [Errno 28]" in line
