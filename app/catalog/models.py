@@ -15,9 +15,10 @@ from ..store.artifact import Artifact, chunks, read
 from ..store.layout import checked_name, model_key, parse_key
 from ..store.model_file import check
 from . import model_rows
-from .index import ModelIndex, Staged, described
+from .index import ModelIndex
 from .model_files import changed
 from .model_rows import ModelVersion
+from .synchronising import Staged, described
 
 _TRIES: Final = 100  # numbers to try while files are being copied in by hand
 

@@ -7,9 +7,9 @@ a row, which the next attempt publishes (``Registry.left_by``). After it nothing
 
 from __future__ import annotations
 
-from ..catalog.index import Staged
 from ..catalog.model_rows import ModelVersion
 from ..catalog.models import Registry
+from ..catalog.synchronising import Staged
 from ..errors import LeaseLost
 from .runner_door import RunnerDoor
 from .values import Claim

@@ -14,9 +14,9 @@ from typing import Any
 
 from sqlalchemy import Update, case, delete, func, select, update
 
-from ..catalog.index import Staged
 from ..catalog.model_rows import ModelVersion
 from ..catalog.models import Registry
+from ..catalog.synchronising import Staged
 from ..database.job_tables import JobRow, MetricPointRow, RunRow
 from ..database.session import Database
 from ..database.tables import now_milliseconds

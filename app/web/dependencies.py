@@ -15,8 +15,8 @@ from typing import Annotated, Final, TypeAlias
 
 from fastapi import Depends, Request
 
-from ..catalog.index import Synchronised
 from ..catalog.model_rows import ModelVersion
+from ..catalog.synchronising import Synchronised
 from ..charlm.number_format import PRECISIONS
 from ..engine.loader import Loader
 from ..engine.metrics import Metrics

@@ -15,11 +15,11 @@ from typing import Any
 import pytest
 from sqlalchemy import select, update
 
-from app.catalog import index
+from app.catalog import synchronising
 from app.catalog.datasets import Datasets
 from app.catalog.deletions import Deletions
-from app.catalog.index import Synchronised
 from app.catalog.models import Registry
+from app.catalog.synchronising import Synchronised
 from app.database.deletion_tables import PendingDeletionRow
 from app.database.session import Database
 from app.database.tables import new_ulid
@@ -202,9 +202,10 @@ def test_a_file_that_goes_while_it_is_checked_is_not_registered(
         assert files(models_dir) == []
         return checked
 
-    monkeypatch.setattr(index, "check", swept_meanwhile)
+    monkeypatch.setattr(synchronising, "check", swept_meanwhile)
     report = Synchronised()
-    registry._register_found([registry._checked_file("names/1.safetensors")], report)
+    files_in = registry.synchronising
+    files_in.register([files_in.checked("names/1.safetensors")], report)
     assert report.added == []
     assert registry.list() == []
 

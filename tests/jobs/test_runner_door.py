@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from sqlalchemy import text, update
 
-from app.catalog.index import Staged
 from app.catalog.model_rows import ModelVersion
+from app.catalog.synchronising import Staged
 from app.database.job_tables import JobRow
 from app.errors import LeaseLost, UnknownModel
 from app.jobs.checkpoints.rows import NewCheckpoint
