@@ -14,10 +14,11 @@ from .engine.metrics import Metrics
 from .settings import Settings
 from .web.auth.keys import KeyRequired
 from .web.dependencies import open_backend
-from .web.http.lifecycle import Lifecycle, Served
+from .web.http.lifecycle import HEALTH, Lifecycle, Served
 from .web.http.middleware import Envelope, Gate
 from .web.http.problems import install
 from .web.http.traffic import JobGauge, Traffic
+from .web.http.turns import Turns
 from .web.routes import completions, datasets, events, health, jobs, models, runs, score
 from .web.schemas import ProblemAnswer
 from .wiring.environment import read_settings
@@ -52,6 +53,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     for routes in (completions, score, models, datasets, jobs, events, runs, health):
         app.include_router(routes.router)
     # The last one added is the outermost: who has no key does not learn how far the start is.
+    app.add_middleware(Turns, exempt=HEALTH)
     app.add_middleware(Served, lifecycle=app.state.lifecycle)
     if settings.api_key is not None:
         app.add_middleware(KeyRequired, key=settings.api_key.get_secret_value())

@@ -2,7 +2,8 @@
 
 Programs that write, score, rank and read; models that are loaded and dropped, imported and
 deleted; aliases that move; datasets; readers that stall, silent connections, hostile bodies,
-clients that leave. The server gets SIGTERM under load and is started again, up to four times in
+clients that leave. They pause between requests: with every processor busy, latency would
+measure the machine. The server gets SIGTERM under load and is started again, up to four times in
 the first 45 % of the run; the process after that serves until the end, so that its memory can
 be judged. Ends with one line for each criterion and the exit code 0 if all are met.
 ``--minutes 1`` only checks that everything runs.

@@ -171,7 +171,9 @@ async def encodings(world: World) -> None:
         path, body, headers = random.choice(_ODD)
         if "content-length" in headers:
             wire.send("POST", path, body, headers)
-            world.tally.answer("encodings", (await wire.head()).status, "too long")
+            head = await wire.head()
+            told = b"".join([piece async for piece in wire.chunks(head)])
+            world.tally.answer("encodings", head.status, code_of(told))
         else:
             await wire.ask(world.tally, "encodings", "POST", path, body, headers)
 
@@ -189,12 +191,12 @@ async def burst(world: World) -> None:
 
 
 WORKLOADS: Final = (
-    Workload("stalled reader", stalled_reader, 8, limit=180.0, polite=False),
+    Workload("stalled reader", stalled_reader, 8, pause=0.5, limit=180.0, polite=False),
     Workload("stalled bulk", stalled_bulk, 3, limit=180.0, polite=False),
-    Workload("silent", silent, 40, limit=60.0, polite=False),
+    Workload("silent", silent, 40, pause=0.5, limit=60.0, polite=False),
     Workload("hostile json", hostile_json, 2, pause=1.0),
     Workload("hostile lines", hostile_lines, 1, pause=1.0),
-    Workload("leaves", leaves, 4, polite=False),
-    Workload("encodings", encodings, 1, polite=False),
+    Workload("leaves", leaves, 4, pause=0.5, polite=False),
+    Workload("encodings", encodings, 1, pause=0.5, polite=False),
     Workload("burst", burst, 1, pause=30.0, polite=False),
 )

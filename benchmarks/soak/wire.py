@@ -124,7 +124,8 @@ class Wire:
 def code_of(body: bytes) -> str:
     """The code of an error object, ``?`` if it has none."""
     try:
-        error = json.loads(body)["error"]
+        told = json.loads(body)
+        error = told.get("error", told)  # /readyz has its code beside what is missing
         return str(error["code"]) if isinstance(error, dict) else "?"
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, AttributeError):
         return "?"

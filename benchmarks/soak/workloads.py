@@ -182,13 +182,13 @@ async def look(world: World) -> None:
 
 
 WORKLOADS: Final = (
-    Workload("complete", complete, 4),
+    Workload("complete", complete, 4, pause=0.3),
     Workload("complete large", complete_large, 1, pause=3.0),
-    Workload("stream", stream, 6),
-    Workload("score", score, 2),
-    Workload("rank", rank, 2),
-    Workload("bulk", bulk, 2),
-    Workload("bulk slow", bulk_slow, 3),
+    Workload("stream", stream, 6, pause=0.3),
+    Workload("score", score, 2, pause=0.3),
+    Workload("rank", rank, 2, pause=0.3),
+    Workload("bulk", bulk, 2, pause=0.5),
+    Workload("bulk slow", bulk_slow, 3, pause=0.5),
     Workload("bulk first", bulk_first, 1, pause=2.0),
     Workload("look", look, 1, pause=1.0),
 )

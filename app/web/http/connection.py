@@ -36,6 +36,7 @@ MOST_HEAD_BYTES: Final = 64 << 10
 HEAD_SECONDS: Final = 10.0
 """For a head to arrive whole, from the connection's start or the head's first byte."""
 
+_READ_FIRST_SECONDS: Final = 0.05
 _VERSIONS: Final = ("1.0", "1.1")
 _FRAMING: Final = (b"content-length", b"transfer-encoding")
 _TOO_LARGE: Final = f"The request line and headers are larger than {MOST_HEAD_BYTES:,} bytes."
@@ -157,7 +158,9 @@ class Connection(HttpToolsProtocol):
         super().on_headers_complete()
         cycle = self.cycle
         cycle.keep_alive = cycle.keep_alive and not self._crowded
-        cycle.transport = ClosedPolitely(self.transport, self._close)  # type: ignore[assignment]
+        cycle.transport = ClosedPolitely(  # type: ignore[assignment]
+            self.transport, self._close, lambda: self._lingering is not None
+        )
         cycle.send = partial(_send, cycle, cycle.send)  # type: ignore[method-assign]
 
     def on_body(self, body: bytes) -> None:
@@ -167,6 +170,11 @@ class Connection(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         if not (self.parser.should_upgrade() and self._framing()):  # else its body follows
             super().on_message_complete()
+
+    def timeout_keep_alive_handler(self) -> None:
+        # A request that arrived while the loop was busy must be read first.
+        close = super().timeout_keep_alive_handler
+        self.timeout_keep_alive_task = self.loop.call_later(_READ_FIRST_SECONDS, close)
 
     def on_response_complete(self) -> None:
         if self._lingering is None and self._arriving:
@@ -193,6 +201,9 @@ class Connection(HttpToolsProtocol):
             self.transport.close()
 
     def _linger(self) -> None:
+        if self.cycle is not None and not self.cycle.response_complete:
+            self.cycle.disconnected = True  # what is still being answered reaches nobody
+            self.cycle.message_event.set()
         self.flow.resume_reading()
         self._unset_keepalive_if_required()
         self._lingering = Lingering(self.loop, self.transport)

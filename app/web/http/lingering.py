@@ -8,6 +8,7 @@ a bound, until the client closes its side (RFC 9112, section 9.6).
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Final
 
@@ -37,11 +38,28 @@ class Lingering:
 
 
 class ClosedPolitely:
-    """A transport whose ``close`` is another function; all else is the transport's."""
+    """A transport whose ``close`` is another function; ``is_over`` says that it was called.
 
-    def __init__(self, transport: asyncio.Transport, close: object) -> None:
+    What is written after that goes nowhere, as with any closed transport. All else is the
+    transport's.
+    """
+
+    def __init__(
+        self,
+        transport: asyncio.Transport,
+        close: Callable[[], None],
+        is_over: Callable[[], bool],
+    ) -> None:
         self._transport = transport
+        self._is_over = is_over
         self.close = close
+
+    def write(self, data: bytes) -> None:
+        if not self._is_over():
+            self._transport.write(data)
+
+    def is_closing(self) -> bool:
+        return self._is_over() or self._transport.is_closing()
 
     def __getattr__(self, name: str) -> object:
         return getattr(self._transport, name)

@@ -143,11 +143,13 @@ class _Server(uvicorn.Server):
         if not lifecycle.serving:
             self._running.cancel()  # what its thread does can be broken off
         await asyncio.wait({self._running}, timeout=_LAST_SECONDS)
+        await _until(lambda: self._quiet, _LAST_SECONDS)
+        # Last of all: until here, who connects or asks is told that the server stops.
         for server in self.servers:
             server.close()
         for connection in list(self.server_state.connections):
-            connection.shutdown()
-        await _until(lambda: not self.server_state.connections, _LAST_SECONDS)
+            connection.shutdown()  # closes it if no request is in progress
+        await asyncio.sleep(_LOOK_SECONDS)
         for connection in list(self.server_state.connections):
             connection.transport.abort()
         if self.failure is None:

@@ -84,6 +84,7 @@ class Spool:
         self._segments: deque[_Segment] = deque()
         self._ended = False
         self._last = b""
+        self._closed = False
         self._written, self._taken = asyncio.Event(), asyncio.Event()
 
     async def put(self, piece: bytes) -> None:
@@ -115,7 +116,10 @@ class Spool:
                 self._taken.set()
                 yield piece
             elif self._segments and self._segments[0].read < self._segments[0].written:
-                yield await self._next_of_file()
+                piece = await self._next_of_file()
+                if self._closed:
+                    return
+                yield piece
             elif self._segments and self._segments[0].full:
                 self._segments.popleft().close()
                 self._taken.set()
@@ -129,6 +133,7 @@ class Spool:
 
     def close(self) -> None:
         """Drop everything that was not read, and end."""
+        self._closed = True
         self.end()
         while self._segments:
             self._segments.popleft().close()
@@ -137,7 +142,7 @@ class Spool:
     async def _next_of_file(self) -> bytes:
         segment = self._segments[0]
         piece = await asyncio.to_thread(segment.read_next)
-        if not piece:
+        if not piece and not self._closed:
             raise StorageFailed("The answer could not be read back from the disk.")
         piece = piece[: piece.rfind(b"\n") + 1] or piece  # whole lines, if they fit
         segment.read += len(piece)
