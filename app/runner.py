@@ -25,6 +25,7 @@ from .catalog.models import Registry
 from .database.session import Database
 from .errors import (
     CharloomError,
+    Conflict,
     InvalidInput,
     LeaseLost,
     NotFound,
@@ -114,7 +115,7 @@ class Attempt:
                 "There was not enough memory. Train again with a smaller network, batch_size "
                 "or window, or on a machine with more memory.",
             )
-        except (InvalidInput, NotFound, TrainingFailed) as error:
+        except (InvalidInput, NotFound, Conflict, TrainingFailed) as error:
             self._fail(recorder, error.code, error.message)
         except (StorageFailed, Overloaded) as error:
             self._release(recorder, error.code, error.message)

@@ -24,7 +24,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from ..database.session import Database
-from ..errors import Conflict, InvalidInput, NotFound, StorageFailed, UnknownModel
+from ..errors import CharloomError, Conflict, InvalidInput, NotFound, StorageFailed, UnknownModel
 from ..store.blobs import BlobStore
 from ..store.layout import (
     checked_alias,
@@ -116,6 +116,7 @@ class ModelIndex:
         found = self.resolve(f"{name}@{version}")
         try:
             with self._database.session() as session:
+                model_rows.lock_name(session, name)  # no deletion between the look and the alias
                 if not model_rows.has_room_for_alias(session, name, alias):
                     raise Conflict(
                         f"{name} has {model_rows.MOST_ALIASES:,} aliases, as many as a model may "
@@ -196,9 +197,7 @@ class ModelIndex:
             self._blobs.sizes("readyz")  # an empty prefix: an object store answers at once
             return
         seen = self._blobs.stamps([latest])[latest]
-        if isinstance(seen, StorageFailed):
-            raise seen
-        if isinstance(seen, NotFound) and self._has_nothing():
+        if isinstance(seen, CharloomError) and self._has_nothing():
             raise StorageFailed(
                 "The model store has none of the model files that the database knows, so nothing "
                 "is stored in it. Mount or restore it (CHARLOOM_MODELS_DIR says where it is), or "
@@ -207,9 +206,16 @@ class ModelIndex:
             )
 
     def _has_nothing(self) -> bool:
-        there = self._blobs.sizes().keys()
+        """Whether none of the known files is there; raises StorageFailed if none can be looked at.
+
+        A folder that cannot be read is passed over: the other models are served.
+        """
+        skipped: dict[str, str] = {}
+        there = self._blobs.sizes(skipped=skipped).keys()
+        if "." in skipped:
+            raise StorageFailed(f"The model store cannot be used: {skipped['.']}.")
         with self._database.session(read_only=True) as session:
-            return there.isdisjoint(model_rows.keys(session))
+            return not skipped and there.isdisjoint(model_rows.keys(session))
 
     def synchronise(self, progress: Progress = lambda _done, _of: None) -> Synchronised:
         """Register files that were copied in, and finish deletions (see ``synchronising``)."""

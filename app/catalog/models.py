@@ -73,7 +73,7 @@ class Registry(ModelIndex):
         was taken for a version meanwhile, and that version deleted.
         """
         model_rows.lock_name(session, staged.name)
-        if self.deletions.is_pending(session, staged.key):
+        if self.synchronising.must_go(session, staged.key):
             raise Conflict(
                 f"{staged.name}@{staged.version} has just been deleted.", code="version_deleted"
             )

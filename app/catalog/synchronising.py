@@ -128,7 +128,7 @@ class Synchronising:
             for name, number in sorted(next_versions.items()):
                 model_rows.raise_next_version(session, name, number)
             for each in files:
-                if self._must_go(session, each.key):
+                if self.must_go(session, each.key):
                     continue
                 run_id = each.card.run_id
                 if run_id is not None and model_rows.find_run(session, run_id):
@@ -137,7 +137,7 @@ class Synchronising:
                 added.append(f"{each.name}@{each.version}")
         report.added += added
 
-    def _must_go(self, session: Session, key: str) -> bool:
+    def must_go(self, session: Session, key: str) -> bool:
         """Whether a file without a row is what is left of a version that was deleted.
 
         In this order: an entry leaves the table only after its file.

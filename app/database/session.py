@@ -170,7 +170,8 @@ def _connect(url: str, file: DatabaseFile | None, *, hurried: bool = False) -> E
     if file is None:
         # pool_pre_ping replaces a connection that the server has dropped before it is used.
         parsed = make_url(url).set(drivername="postgresql+psycopg")
-        engine = create_engine(parsed, pool_pre_ping=True, **{"pool_timeout": 10.0, **pool})
+        pool = {"pool_timeout": 10.0, **pool}
+        engine = create_engine(parsed, pool_pre_ping=True, connect_args=_ALIVE, **pool)
         if hurried:
             event.listen(engine, "begin", _hurry_postgres)
         return engine
@@ -190,6 +191,17 @@ def _connect(url: str, file: DatabaseFile | None, *, hurried: bool = False) -> E
     event.listen(engine, "connect", prepare)
     event.listen(engine, "begin", begin)
     return engine
+
+
+#: Without these a server that vanishes holds a connection for many minutes; see PostgreSQL's
+#: documentation of libpq.
+_ALIVE: Final = {
+    "connect_timeout": 5,
+    "keepalives_idle": 5,
+    "keepalives_interval": 2,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 10_000,
+}
 
 
 def _read_only(engine: Engine) -> sessionmaker[Session]:

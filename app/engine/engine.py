@@ -315,7 +315,7 @@ class Engine:
         now = self._clock()
         with self._lock:
             opened = list(self._open)
-            crowded = self._scheduler.waiting_requests > 0
+            crowded = self._scheduler.crowded
             forgotten, self._forgotten = self._forgotten, []
         for submission in opened:
             submission.note_reader(now)

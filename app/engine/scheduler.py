@@ -64,6 +64,12 @@ class Scheduler:
     def waiting_requests(self) -> int:
         return len(self._door)
 
+    @property
+    def crowded(self) -> bool:
+        """Whether a request that does not pause itself waits for rows."""
+        self._lock.check()
+        return any(each.ready for each in self._door)
+
     def check(self, symbols: int) -> None:
         """Check that a request of ``symbols`` symbols may enter.
 

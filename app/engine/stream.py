@@ -18,8 +18,8 @@ from typing import Final
 
 from .piece import PIECE_NUMBERS, Piece
 
-MOST_UNREAD: Final = 20_000
-"""Numbers (see ``Piece.numbers``) that wait for one reader: 240 KB."""
+MOST_UNREAD: Final = 8_000
+"""Numbers (see ``Piece.numbers``) that wait for one reader: 96 KB, and half a megabyte of JSON."""
 
 _READER_SECONDS: Final = 0.0005
 """Added to every stream's gap per stream: two thousand pieces per second keep a core busy."""

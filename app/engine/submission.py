@@ -104,7 +104,7 @@ class Submission:
 
     @property
     def ready(self) -> bool:
-        return bool(self._leaders or self._followers)
+        return self.paused_at is None and bool(self._leaders or self._followers)
 
     def next_sequence(self) -> Admitted:
         """The next sequence to admit; call it only while ``ready``."""

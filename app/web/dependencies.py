@@ -56,9 +56,10 @@ class Backend:
         self._watchers = ThreadPoolExecutor(4, "watcher")
         self._probes = {
             "database": Probe(self._watchers, installation.database.ping),
-            "store": Probe(self._watchers, self._look_into_store),
             "data_folder": Probe(self._watchers, self._look_into_data),
         }
+        self._store = Probe(self._watchers, self.registry.check_store)
+        self._bare_store = Probe(self._watchers, self._look_into_store)
         self.job_counts = Probe(self._watchers, partial(self.jobs.counts, hurried=True))
         """The number of jobs by state; raises what ``JobControl.counts`` raises."""
 
@@ -75,15 +76,13 @@ class Backend:
     async def missing(self) -> dict[str, str]:
         """Which of engine, database, store and data folder are not ready to serve, and why."""
         found = {"engine": "The server is stopping."} if self.engine.draining else {}
-        return found | await probes.wrong(self._probes)
+        found |= await probes.wrong(self._probes)
+        # Without the database, its files cannot be compared with what it knows.
+        store = self._bare_store if "database" in found else self._store
+        return found | await probes.wrong({"store": store})
 
     def _look_into_store(self) -> None:
-        try:
-            self.installation.database.ping()
-        except CharloomError:  # what it knows cannot be compared with the files
-            self.installation.models.sizes("readyz")
-        else:
-            self.registry.check_store()
+        self.installation.models.sizes("readyz")
 
     def _look_into_data(self) -> None:
         probes.check_folder(self.settings.data_dir)

@@ -64,7 +64,13 @@ async def wrong(probes: Mapping[str, Probe[None]]) -> dict[str, str]:
 def check_folder(folder: Path) -> None:
     """Raises StorageFailed if the data folder is gone or takes no files."""
     where = "CHARLOOM_DATA_DIR says where it is."
-    if not folder.is_dir():
+    try:
+        there = folder.is_dir()
+    except OSError as error:  # a mount that has died
+        raise StorageFailed(
+            f"The data folder cannot be looked at ({error.strerror}). {where}"
+        ) from error
+    if not there:
         raise StorageFailed(f"The data folder is gone; put it back. {where}")
     if not os.access(folder, os.W_OK | os.X_OK):
         raise StorageFailed(

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
-from contextlib import ExitStack, aclosing, suppress
+from contextlib import ExitStack, aclosing
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
@@ -18,7 +19,7 @@ from fastapi import Request
 from pydantic import ValidationError
 from starlette.requests import ClientDisconnect
 
-from ..errors import CharloomError, InvalidInput, Overloaded, TooLarge
+from ..errors import CharloomError, InvalidInput, Overloaded, StorageFailed, TooLarge
 from ..validation import invalid
 from .dependencies import Backend
 from .http.answers import INLINE, in_thread, json_pieces
@@ -30,7 +31,9 @@ from .http.strict_json import parse_json
 from .schemas import MOST_CHARACTERS, LineOfScores
 from .scoring import Scoring, numbers_of
 
+_log = logging.getLogger(__name__)
 _LINES_AT_ONCE: Final = 256
+_LINES_A_STEP: Final = 2_000
 _BYTES_AT_ONCE: Final = 65_536
 _MOST_LINE_BYTES: Final = LineOfScores.most.bytes
 _PIECE_CHARACTERS: Final = 64 << 10
@@ -56,11 +59,16 @@ async def answers(
     spool, body = Spool(served.spools, served.datasets.scratch_folder), Arriving(request.receive)
     writing = asyncio.ensure_future(_write(served, asked, body, request_id(request.scope), spool))
     arriving = asyncio.ensure_future(_read_on(body, spool, writing))
+    whole = True
     try:
         async for piece in spool.pieces():
+            whole = piece.endswith(b"\n")
             yield piece
         if not arriving.done():
             await writing
+    except StorageFailed as error:  # the disk gives back no more
+        _log.error("an answer could not be finished: %s", error.message)
+        yield _last_line(error, request_id(request.scope), whole=whole)
     finally:
         for each in (writing, arriving):
             each.cancel()
@@ -81,18 +89,20 @@ async def _write(
     served: Backend, asked: LinesAsked, body: Arriving, name: str, spool: Spool
 ) -> None:
     """Score the body into the spool; what ends it early is its last line."""
-    index, last = 0, b""
+    index, last, whole = 0, b"", True
     try:
         async for batch in _batches(_lines(body.pieces()), served, asked):
             async with aclosing(_answered(served, asked, batch, index, name)) as pieces:
                 async for piece in pieces:
                     await spool.put(piece)
+                    whole = piece.endswith(b"\n")
             index += len(batch)
-    except CharloomError as error:
-        last = f"{_error_line(index, error, name)}\n".encode()
-        with suppress(CharloomError):  # many clients read only when they have sent everything
-            async for _ in body.pieces():
-                pass
+    except Exception as error:  # noqa: BLE001 (the answer has begun: its last line says it)
+        if not isinstance(error, CharloomError):
+            _log.exception("scoring lines failed")
+        last = _last_line(error, name, whole=whole)
+        async for _ in body.pieces():  # many clients read only when they have sent everything
+            pass
     finally:
         spool.end(last)
 
@@ -136,6 +146,12 @@ def _rendered(
         yield "\n"
 
 
+def _last_line(error: Exception, name: str, *, whole: bool) -> bytes:
+    """The line that says why no more come; after half a line it begins with a line end."""
+    line = json.dumps({"error": error_object(error, name)}).encode() + b"\n"
+    return line if whole else b"\n" + line
+
+
 def _error_line(index: int, error: CharloomError, name: str) -> str:
     return json.dumps({"index": index, "error": error_object(error, name)})
 
@@ -170,7 +186,7 @@ async def _lines(body: AsyncIterator[bytes]) -> AsyncGenerator[list[bytes | TooL
     async for piece in body:
         *ended, begun = piece.split(b"\n")
         lines: list[bytes | TooLarge] = []
-        for end in ended:
+        for number, end in enumerate(ended, 1):
             line = bytes(rest + end)
             if dropping or len(line) > _MOST_LINE_BYTES:
                 lines.append(_too_long())
@@ -178,6 +194,10 @@ async def _lines(body: AsyncIterator[bytes]) -> AsyncGenerator[list[bytes | TooL
                 lines.append(line)
             rest.clear()
             dropping = False
+            if number % _LINES_A_STEP == 0:  # there may be very many, all of them blank
+                yield lines
+                lines = []
+                await asyncio.sleep(0)
         rest += begun  # in place: a line may come in very many pieces
         if len(rest) > _MOST_LINE_BYTES:
             rest.clear()
@@ -195,14 +215,20 @@ async def _batches(
     """Lines to score together: no line waits for more of the body."""
     async for lines in pieces:
         batch: list[str | CharloomError] = []
-        size = 0
+        size = numbers = 0
         for line in lines:
             length = len(line) if isinstance(line, bytes) else 0
-            batch.append(await without_delay(length, partial(_text, line, served, asked)))
+            text = await without_delay(length, partial(_text, line, served, asked))
+            needed = numbers_of(text, asked.top) if isinstance(text, str) else 0
+            if batch and not served.answers.fits(numbers + needed):
+                yield batch
+                batch, size, numbers = [], 0, 0
+            batch.append(text)
             size += length
+            numbers += needed
             if len(batch) == _LINES_AT_ONCE or size >= _BYTES_AT_ONCE:
                 yield batch
-                batch, size = [], 0
+                batch, size, numbers = [], 0, 0
                 await asyncio.sleep(0)  # lines that are all wrong wait for nobody
         if batch:
             yield batch

@@ -62,14 +62,18 @@ class AnswerRoom:
 
     def __init__(self, limit_bytes: int) -> None:
         self._room = Room(limit_bytes // NUMBER_BYTES)
+        self._most = min(MOST_NUMBERS, self._room.limit)
+
+    def fits(self, numbers: int) -> bool:
+        """Whether one answer may hold so many numbers."""
+        return numbers <= self._most
 
     def check(self, numbers: int, param: str) -> None:
         """Raises TooLarge if no answer may hold so many numbers."""
-        most = min(MOST_NUMBERS, self._room.limit)
-        if numbers > most:
+        if not self.fits(numbers):
             raise TooLarge(
                 f"The answer could hold {numbers:,} characters and logprobs; the limit is "
-                f"{most:,}. Ask for less in one request.",
+                f"{self._most:,}. Ask for less in one request.",
                 param=param,
                 code="answer_too_large",
             )

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections import deque
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any, Final
@@ -28,7 +29,7 @@ from .door import Door
 from .identifiers import fresh
 from .lingering import ClosedPolitely, Lingering
 from .problems import error_object
-from .stalling import StallGuard
+from .stalling import STALL_SECONDS, StallGuard
 
 MOST_HEAD_BYTES: Final = 64 << 10
 """For a request line and headers together, and for bytes between pieces of a body."""
@@ -62,6 +63,8 @@ class Connection(HttpToolsProtocol):
         self._idle_bytes = 0  # since the last head or piece of a body
         self._known_head = False  # whether the parser is fed a head already read
         self._lingering: Lingering | None = None
+        self._unanswered: deque[RequestResponseCycle] = deque()  # the first is being answered
+        self._last_timer: asyncio.TimerHandle | None = None  # after the connection was closed
 
     @property
     def address(self) -> str:
@@ -82,6 +85,9 @@ class Connection(HttpToolsProtocol):
         self._untime_head()
         if self._lingering is not None:
             self._lingering.stop()
+        if self._last_timer is not None:
+            self._last_timer.cancel()
+        self._abandon()
         super().connection_lost(exc)
 
     def pause_writing(self) -> None:
@@ -106,23 +112,33 @@ class Connection(HttpToolsProtocol):
             except httptools.HttpParserUpgrade as wish:
                 # The parser treats what follows as another protocol.
                 data = data[wish.args[0] :]
-                self._go_on()
+                if not self._go_on():
+                    self._refuse(_NOT_HTTP, code="invalid_http")
+                    return
             except httptools.HttpParserError:
                 message = _TOO_LARGE if self._idle_bytes > MOST_HEAD_BYTES else _NOT_HTTP
                 self._refuse(message, code="invalid_http")
                 return
         if self._idle_bytes > MOST_HEAD_BYTES:
             self._refuse(_TOO_LARGE, code="invalid_http")
-        elif self._in_head and self._head_timer is None:
-            self._time_head()
+        elif self._head_timer is None and (self._in_head or not self._unanswered):
+            self._time_head()  # also after a line end, which begins no head
 
-    def _go_on(self) -> None:
-        """Start a new parser for what follows a head with Upgrade: its body or the next request."""
+    def _go_on(self) -> bool:
+        """Start a new parser for what follows a head with Upgrade: its body or the next request.
+
+        False if where the body ends cannot be read.
+        """
         self.parser = httptools.HttpRequestParser(self)
         if framing := self._framing():
             self._known_head = True
-            self.parser.feed_data(b"POST / HTTP/1.1\r\n%b\r\n" % framing)
-            self._known_head = False
+            try:
+                self.parser.feed_data(b"POST / HTTP/1.1\r\n%b\r\n" % framing)
+            except httptools.HttpParserError:
+                return False
+            finally:
+                self._known_head = False
+        return True
 
     def _framing(self) -> bytes:
         """The headers that define where the body ends."""
@@ -157,6 +173,7 @@ class Connection(HttpToolsProtocol):
         self._door.spoke(self)
         super().on_headers_complete()
         cycle = self.cycle
+        self._unanswered.append(cycle)
         cycle.keep_alive = cycle.keep_alive and not self._crowded
         cycle.transport = ClosedPolitely(  # type: ignore[assignment]
             self.transport, self._close, lambda: self._lingering is not None
@@ -173,23 +190,24 @@ class Connection(HttpToolsProtocol):
 
     def timeout_keep_alive_handler(self) -> None:
         # A request that arrived while the loop was busy must be read first.
-        close = super().timeout_keep_alive_handler
-        self.timeout_keep_alive_task = self.loop.call_later(_READ_FIRST_SECONDS, close)
+        self.timeout_keep_alive_task = self.loop.call_later(_READ_FIRST_SECONDS, self._shut)
 
     def on_response_complete(self) -> None:
         if self._lingering is None and self._arriving:
             self._close()
+        if self._unanswered:
+            self._unanswered.popleft()
         if self._lingering is not None:
             self.server_state.total_requests += 1
             return
         super().on_response_complete()
-        if self.cycle.response_complete and not self.transport.is_closing():
+        if not self._unanswered and not self.transport.is_closing():
             self._door.rests(self)
 
     @property
     def _arriving(self) -> bool:
-        """Whether more of a request's body is to come."""
-        return self.cycle is not None and self.cycle.more_body
+        """Whether more of the body of the request that is being answered is to come."""
+        return bool(self._unanswered) and self._unanswered[0].more_body
 
     def _close(self) -> None:
         """Close the connection; if the client may still be sending, when it has stopped."""
@@ -198,12 +216,25 @@ class Connection(HttpToolsProtocol):
         if self._arriving:
             self._linger()
         else:
+            self._shut()
+
+    def _shut(self) -> None:
+        """Close the connection once everything is sent; a client that does not read is cut off."""
+        if not self.transport.is_closing():
             self.transport.close()
+            if self.transport.get_write_buffer_size():
+                self._last_timer = self.loop.call_later(STALL_SECONDS, self.transport.abort)
+
+    def _abandon(self) -> None:
+        """What is still being answered reaches nobody."""
+        for cycle in self._unanswered:
+            if not cycle.response_complete:
+                cycle.disconnected = True
+                cycle.message_event.set()
 
     def _linger(self) -> None:
-        if self.cycle is not None and not self.cycle.response_complete:
-            self.cycle.disconnected = True  # what is still being answered reaches nobody
-            self.cycle.message_event.set()
+        self._abandon()
+        self._door.rests(self)
         self.flow.resume_reading()
         self._unset_keepalive_if_required()
         self._lingering = Lingering(self.loop, self.transport)
@@ -217,11 +248,14 @@ class Connection(HttpToolsProtocol):
             self._head_timer = None
 
     def _head_is_late(self) -> None:
-        if self._in_head:
+        self._head_timer = None
+        if self.flow.read_paused or self._unanswered:  # we ourselves do not read it yet
+            self._time_head()
+        elif self._in_head:
             message = f"The head of the request did not arrive within {self._head_seconds:g} s."
             self._refuse(message, status="408 Request Timeout", code="head_timeout")
         else:
-            self.transport.close()
+            self._shut()
 
     def _head_bytes(self) -> int:
         return len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
@@ -230,15 +264,21 @@ class Connection(HttpToolsProtocol):
         """Send the error, unless an answer is under way; then close the connection."""
         if self.transport.is_closing() or self._lingering is not None:
             return
-        if self.cycle is None or self.cycle.response_complete or not self.cycle.response_started:
-            name = f"req_{fresh()}"
-            error = error_object(InvalidInput(message, code=code), name)
-            body = json.dumps({"error": error}).encode()
-            self.transport.write(
-                b"HTTP/1.1 %b\r\ncontent-type: application/json\r\n"
-                b"x-request-id: %b\r\ncontent-length: %d\r\nconnection: close\r\n\r\n%b"
-                % (status.encode(), name.encode(), len(body), body)
-            )
+        current = self._unanswered[0] if self._unanswered else None
+        if current is not None and current.response_started:
+            # Its answer comes first, and is the last.
+            current.keep_alive = False
+            self.pipeline.clear()
+            self.flow.pause_reading()
+            return
+        name = f"req_{fresh()}"
+        error = error_object(InvalidInput(message, code=code), name)
+        body = json.dumps({"error": error}).encode()
+        self.transport.write(
+            b"HTTP/1.1 %b\r\ncontent-type: application/json\r\n"
+            b"x-request-id: %b\r\ncontent-length: %d\r\nconnection: close\r\n\r\n%b"
+            % (status.encode(), name.encode(), len(body), body)
+        )
         self._linger()
 
 

@@ -96,7 +96,7 @@ class Door:
             return True
         if (other := self._one_that_can_go(guest)) is not None:
             self._drop(other)
-            return True
+            return len(self._inside) <= self._most
         if len(self._inside) > self._most + _KEPT_PLACES:
             self._drop(guest)
         return False
@@ -118,10 +118,15 @@ class Door:
         self._hush(guest)
 
     def _one_that_can_go(self, newcomer: Guest) -> Guest | None:
-        """The oldest silent connection of the address with the most, else the longest idle one."""
+        """The oldest silent connection of the address with the most, else the longest idle one.
+
+        Those that have just come may be about to speak: they go last.
+        """
         crowd = max(self._silent.values(), key=len, default=OrderedDict())
         oldest = next((each for each in crowd if each is not newcomer), None)
-        return oldest or next(iter(self._idle), None)
+        if oldest is not None and self._clock() - crowd[oldest] > _SILENT_SECONDS:
+            return oldest
+        return next(iter(self._idle), oldest)
 
     def _drop(self, guest: Guest) -> None:
         self.leave(guest)

@@ -22,7 +22,8 @@ class Lingering:
     def __init__(self, loop: asyncio.AbstractEventLoop, transport: asyncio.Transport) -> None:
         self._transport = transport
         self._left = _MOST_BYTES
-        self._timer = loop.call_later(_MOST_SECONDS, transport.close)
+        # Not ``close``: that would wait for a client that does not read.
+        self._timer = loop.call_later(_MOST_SECONDS, transport.abort)
         with suppress(OSError, RuntimeError, NotImplementedError):  # the client has left
             transport.write_eof()
 
@@ -30,7 +31,7 @@ class Lingering:
         """Some bytes have arrived."""
         self._left -= count
         if self._left < 0:
-            self._transport.close()
+            self._transport.abort()
 
     def stop(self) -> None:
         """The connection is closed."""

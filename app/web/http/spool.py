@@ -15,18 +15,30 @@ import tempfile
 import threading
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Iterator
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 from ...errors import StorageFailed, TooLarge
 from .room import Reservation, Room
 
+T = TypeVar("T")
+
+# Of their own: a database or a store that hangs must not keep answers waiting.
+_DISK: Final = ThreadPoolExecutor(2, "spool")
 _MEMORY_BYTES: Final = 64 << 10
 _SEGMENT_BYTES: Final = 8 << 20
+_MOST_SEGMENTS: Final = 64  # of one spool: 512 MiB
 _READ_BYTES: Final = 64 << 10
+_LOOK_SECONDS: Final = 1.0
 WAIT_SECONDS: Final = 30.0
 """How long a full spool waits for its reader."""
+
+
+async def _on_disk(work: Callable[[], T]) -> T:
+    return await asyncio.get_running_loop().run_in_executor(_DISK, work)
 
 
 @contextmanager
@@ -64,9 +76,13 @@ class _Segment:
             return b"" if self._file.closed else os.pread(self._file.fileno(), size, self.read)
 
     def close(self) -> None:
+        """Called on the event loop, which must not wait for a disk that hangs."""
+        self._reservation.release()
+        asyncio.get_running_loop().run_in_executor(_DISK, self._close)
+
+    def _close(self) -> None:
         with self._lock:
             self._file.close()
-        self._reservation.release()
 
 
 class Spool:
@@ -92,14 +108,35 @@ class Spool:
 
         Raises TooLarge if the reader takes nothing for ``WAIT_SECONDS`` then, StorageFailed.
         """
-        if not self._segments and self._in_memory + len(piece) <= _MEMORY_BYTES:
+        loop = asyncio.get_running_loop()
+        until = loop.time() + WAIT_SECONDS
+        while not await self._put(piece):
+            self._taken.clear()
+            with suppress(TimeoutError):  # another spool may have made room meanwhile
+                async with asyncio.timeout(min(_LOOK_SECONDS, WAIT_SECONDS)):
+                    await self._taken.wait()
+                    until = loop.time() + WAIT_SECONDS
+            if loop.time() > until:
+                raise TooLarge(
+                    "The answer was not read while it was made, and there is no room for more of "
+                    "it: read the answer while sending, or send less at once.",
+                    code="answer_not_read",
+                )
+        self._written.set()
+
+    async def _put(self, piece: bytes) -> bool:
+        """Append if there is room now."""
+        fits = not self._memory or self._in_memory + len(piece) <= _MEMORY_BYTES
+        if not self._segments and fits:
             self._memory.append(piece)
             self._in_memory += len(piece)
-        else:
-            segment = await self._segment()
-            await asyncio.to_thread(segment.write, piece)
-            segment.written += len(piece)
-        self._written.set()
+            return True
+        segment = await self._segment()
+        if segment is None:
+            return False
+        await _on_disk(partial(segment.write, piece))
+        segment.written += len(piece)
+        return True
 
     def end(self, last: bytes = b"") -> None:
         """Nothing more will be put; ``last``, a short piece, finds room in any case."""
@@ -141,7 +178,7 @@ class Spool:
 
     async def _next_of_file(self) -> bytes:
         segment = self._segments[0]
-        piece = await asyncio.to_thread(segment.read_next)
+        piece = await _on_disk(segment.read_next)
         if not piece and not self._closed:
             raise StorageFailed("The answer could not be read back from the disk.")
         piece = piece[: piece.rfind(b"\n") + 1] or piece  # whole lines, if they fit
@@ -149,25 +186,19 @@ class Spool:
         self._taken.set()
         return piece
 
-    async def _segment(self) -> _Segment:
-        """The segment to write to; a new one if the last is full."""
+    async def _segment(self) -> _Segment | None:
+        """The segment to write to, a new one if the last is full; None if there is no room."""
         if self._segments and not self._segments[-1].full:
             return self._segments[-1]
-        while (reservation := self._room.reserve(_SEGMENT_BYTES)) is None:
-            self._taken.clear()
-            try:
-                async with asyncio.timeout(WAIT_SECONDS):
-                    await self._taken.wait()
-            except TimeoutError as error:
-                raise TooLarge(
-                    "The answer was not read while it was made, and there is no room for more of "
-                    "it: read the answer while sending, or send less at once.",
-                    code="answer_not_read",
-                ) from error
+        if len(self._segments) >= _MOST_SEGMENTS:
+            return None
+        reservation = self._room.reserve(_SEGMENT_BYTES)
+        if reservation is None:
+            return None
         try:
-            folder = await asyncio.to_thread(self._folder)
+            folder = await _on_disk(self._folder)
             with _kept():
-                segment = await asyncio.to_thread(_Segment, folder, reservation)
+                segment = await _on_disk(partial(_Segment, folder, reservation))
         except BaseException:
             reservation.release()
             raise

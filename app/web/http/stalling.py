@@ -7,7 +7,17 @@ the answer. As long as the client reads, however slowly, or sends its request, i
 from __future__ import annotations
 
 import asyncio
+import sys
+from contextlib import suppress
 from typing import Final
+
+try:
+    import fcntl
+    import termios
+
+    _UNACKNOWLEDGED: int | None = termios.TIOCOUTQ  # on a socket, SIOCOUTQ of tcp(7)
+except (ImportError, AttributeError):  # not on Windows
+    _UNACKNOWLEDGED = None
 
 STALL_SECONDS: Final = 60.0
 _LOOKS: Final = 6  # within that time
@@ -26,7 +36,7 @@ class StallGuard:
     def start(self) -> None:
         """The buffer is full: from now on the client must show that it is alive."""
         if self._timer is None:
-            self._unread = self._transport.get_write_buffer_size()
+            self._unread = self._waiting()
             self._alive_at = self._loop.time()
             self._look_later()
 
@@ -40,11 +50,26 @@ class StallGuard:
         """The client has sent something."""
         self._alive_at = self._loop.time()
 
+    def _waiting(self) -> int:
+        """Bytes that the client has not acknowledged, in our buffer and in the system's.
+
+        The system takes more from us only when a good part of its own buffer is free, so ours
+        alone may stand still while a slow client reads.
+        """
+        unsent = self._transport.get_write_buffer_size()
+        wire = self._transport.get_extra_info("socket")
+        if wire is None or _UNACKNOWLEDGED is None:
+            return unsent
+        with suppress(OSError, ValueError):
+            told = fcntl.ioctl(wire.fileno(), _UNACKNOWLEDGED, bytes(4))
+            return unsent + int.from_bytes(told, sys.byteorder)
+        return unsent
+
     def _look_later(self) -> None:
         self._timer = self._loop.call_later(STALL_SECONDS / _LOOKS, self._look)
 
     def _look(self) -> None:
-        unread, self._unread = self._unread, self._transport.get_write_buffer_size()
+        unread, self._unread = self._unread, self._waiting()
         if self._unread < unread:
             self._alive_at = self._loop.time()
         if self._loop.time() - self._alive_at >= STALL_SECONDS:

@@ -85,6 +85,7 @@ class Arriving:
     def __init__(self, receive: Receive) -> None:
         self._receive = receive
         self._pieces: asyncio.Queue[bytes | None] = asyncio.Queue(_AHEAD)
+        self._over = False
 
     async def read(self) -> None:
         """Read the body, then wait. Raises ClientDisconnect when the client leaves."""
@@ -100,9 +101,13 @@ class Arriving:
         raise ClientDisconnect
 
     async def pieces(self) -> AsyncGenerator[bytes, None]:
-        """The body, piece by piece."""
-        while (piece := await self._pieces.get()) is not None:
-            yield piece
+        """The body, piece by piece; called again, what is left of it."""
+        while not self._over:
+            piece = await self._pieces.get()
+            if piece is None:
+                self._over = True
+            else:
+                yield piece
 
 
 async def collect(receive: Receive, stream: AsyncStream) -> list[Piece]:

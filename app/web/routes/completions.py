@@ -7,6 +7,7 @@ streams, so that they agree.
 from __future__ import annotations
 
 import json
+import logging
 import math
 import secrets
 import time
@@ -37,8 +38,10 @@ from ..http.streaming import EVENT_HEADERS, Live, collect, with_pings
 from ..schemas import CompletionAnswer, CompletionRequest
 from ..transcripts import Collect, Prompt, Transcript
 
+_log = logging.getLogger(__name__)
 router = APIRouter(tags=["generation"])
 
+_MOST_UNKNOWN: Final = 1000  # told of in every answer and every event
 GAP_SECONDS: Final = 0.02  # least time between pieces after the first character
 
 
@@ -107,7 +110,7 @@ class _Completion:
             "created": int(time.time()),
             "model": held.version.id,
             "seed": seed,
-            "unknown_characters": unknown,
+            "unknown_characters": unknown[:_MOST_UNKNOWN],
         }
         boundary = held.card.corpus_format == "lines" and not body.ignore_boundary
         numbers = _numbers_at_most(body, prompts, choices)
@@ -193,7 +196,9 @@ class _Completion:
                     made = partial(self._events, pieces, transcripts, more)
                     large = sum(piece.numbers for piece in pieces) > INLINE
                     yield await render(made) if large else made()
-        except CharloomError as error:
+        except Exception as error:  # noqa: BLE001 (the answer has begun: its last event says it)
+            if not isinstance(error, CharloomError):
+                _log.exception("request %s failed", request)
             yield _event({"error": error_object(error, request)})
             return
         if with_usage:

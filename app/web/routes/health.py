@@ -16,7 +16,6 @@ from ..http.problems import retry_headers
 
 router = APIRouter(tags=["health"])
 
-_STARTING: Final = "The server is starting."
 _PAGE: Final = Path(__file__).parents[1] / "ui" / "docs"
 _COUNT_SECONDS: Final = 2.0
 _FILES: Final = frozenset({"swagger-ui-bundle.js", "swagger-ui.css", "favicon.png", "start.js"})

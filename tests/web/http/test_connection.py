@@ -175,6 +175,14 @@ def small_server(door: Door, head_seconds: float) -> Iterator[int]:
     """A server in this process with other limits; it answers everything after a moment."""
 
     async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["method"] == "POST":
+            await receive()
+        if scope["path"] == "/begun":
+            headers = [(b"content-length", b"4")]
+            await send({"type": "http.response.start", "status": 200, "headers": headers})
+            await asyncio.sleep(1.0)
+            await send({"type": "http.response.body", "body": b"done"})
+            return
         await asyncio.sleep(0 if scope["path"] == "/livez" else 2.0)
         await Response("done")(scope, receive, send)
 
@@ -193,6 +201,16 @@ def small_server(door: Door, head_seconds: float) -> Iterator[int]:
         finally:
             server.should_exit = True
             running.join()
+
+
+@contextmanager
+def connected(door: Door, head_seconds: float) -> Iterator[socket.socket]:
+    """A connection to such a server."""
+    with (
+        small_server(door, head_seconds) as port,
+        socket.create_connection(("127.0.0.1", port), timeout=5) as wire,
+    ):
+        yield wire
 
 
 def closed(wire: socket.socket) -> bytes:
@@ -255,3 +273,40 @@ def test_when_all_are_busy_health_is_answered_and_others_are_told() -> None:
         assert b"retry-after: " in told
         for wire in busy:
             assert wire.recv(65536).startswith(b"HTTP/1.1 200 ")
+
+
+def test_requests_in_a_row_are_all_answered_whatever_arrives_when() -> None:
+    """The second one's body comes after the first one's answer."""
+    with connected(Door(), 60) as wire:
+        head = b"POST /livez HTTP/1.1\r\nhost: localhost\r\ncontent-length: 4\r\n"
+        wire.sendall(GET + b"\r\n" + head + b"connection: close\r\n\r\n")
+        got = wire.recv(65536)
+        wire.sendall(b"body")
+        got += closed(wire)
+    assert got.count(b"HTTP/1.1 200 ") == 2
+
+
+def test_nonsense_after_a_request_does_not_tear_its_answer() -> None:
+    with connected(Door(), 60) as wire:
+        wire.sendall(GET.replace(b"/livez", b"/begun") + b"\r\n")
+        got = wire.recv(65536)
+        wire.sendall(b"\x00 nonsense \r\n\r\n")
+        wire.settimeout(5)
+        while piece := wire.recv(65536):
+            got += piece
+    assert got.startswith(b"HTTP/1.1 200 ")
+    assert got.endswith(b"done")
+    assert got.count(b"HTTP/1.1") == 1
+
+
+def test_a_line_end_keeps_no_connection_open() -> None:
+    with connected(Door(), 0.3) as wire:
+        wire.sendall(GET + b"\r\n")
+        assert wire.recv(65536).startswith(b"HTTP/1.1 200 ")
+        wire.sendall(b"\r\n")
+        assert closed(wire) == b""
+
+
+def test_an_upgrade_whose_body_has_no_end_is_refused(port: int) -> None:
+    refusal(said(port, b"POST /livez HTTP/1.1\r\nhost: localhost\r\nconnection: upgrade\r\n"
+                 b"upgrade: h2c\r\ntransfer-encoding: gzip\r\n\r\nrest"))  # fmt: skip

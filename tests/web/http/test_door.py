@@ -59,18 +59,18 @@ def test_who_has_spoken_is_not_counted_for_its_address() -> None:
 
 
 def test_a_newcomer_gets_the_place_of_a_silent_one_then_of_an_idle_one() -> None:
-    door = Door(most=6)
+    clock = Clock()
+    door = Door(most=6, clock=clock)
     busy, idle, silent = entered(door, 2), entered(door, 2), entered(door, 2, "b")
+    clock.now = 2.0
     for each in busy + idle:
         door.spoke(each)
     for each in idle:
         door.rests(each)
-    gone = []
     for _ in range(4):
         newcomer = Caller("c")
         assert door.enter(newcomer)
         door.spoke(newcomer)
-        gone.append([each for each in silent + idle if each.dropped][-1:])
     assert silent[0].dropped
     assert silent[1].dropped
     assert idle[0].dropped
@@ -87,6 +87,27 @@ def test_the_address_with_the_most_silent_connections_makes_room() -> None:
     door.enter(Caller("new"))
     assert not patient[0].dropped
     assert [each.dropped for each in crowd] == [True] + [False] * 8
+
+
+def test_newcomers_that_are_about_to_speak_do_not_push_each_other_out() -> None:
+    door = Door(most=50)
+    idle = entered(door, 50)
+    for each in idle:
+        door.spoke(each)
+        door.rests(each)
+    newcomers = entered(door, 30, "proxy")
+    assert not any(each.dropped for each in newcomers)
+    assert sum(each.dropped for each in idle) == 30
+
+
+def test_the_kept_places_are_not_given_away() -> None:
+    """When all are busy, each newcomer may take the place of the one before, and no more."""
+    door = Door(most=4)
+    for each in entered(door, 4):
+        door.spoke(each)
+    for _ in range(10):
+        assert not door.enter(Caller("late"))
+        assert len(door) <= 6
 
 
 def test_beyond_the_kept_places_newcomers_are_dropped() -> None:

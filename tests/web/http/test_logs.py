@@ -143,6 +143,7 @@ def test_the_same_error_is_said_once_a_minute_with_a_count() -> None:
 
 def test_a_refused_write_is_a_line_without_a_trace(settings: Settings) -> None:
     app = create_app(settings)
+    app.state.lifecycle.serving = True  # without its start
 
     @app.get("/refused")
     async def refused() -> None:

@@ -65,7 +65,7 @@ def test_a_full_room_waits_for_the_reader_and_then_gives_up(
 
     async def run() -> None:
         spool = spool_in(tmp_path, room)
-        for _ in range(4):
+        for _ in range(5):  # the first of them in memory
             await spool.put(b"x" * 50)
         with pytest.raises(TooLarge) as refused:
             await spool.put(b"x" * 50)
@@ -73,7 +73,7 @@ def test_a_full_room_waits_for_the_reader_and_then_gives_up(
         spool.end(b"why")
         got = [piece async for piece in spool.pieces()]
         assert got[-1] == b"why"
-        assert b"".join(got[:-1]) == b"x" * 200
+        assert b"".join(got[:-1]) == b"x" * 250
         spool.close()
 
     asyncio.run(run())
@@ -85,8 +85,9 @@ def test_a_folder_that_is_gone_is_said_and_keeps_no_room(tmp_path: Path) -> None
 
     async def run() -> None:
         spool = Spool(room, lambda: tmp_path / "gone")
+        await spool.put(b"x" * 100_000)
         with pytest.raises(StorageFailed):
-            await spool.put(b"x" * 10_000_000)
+            await spool.put(b"x")
         spool.close()
 
     asyncio.run(run())
@@ -106,3 +107,25 @@ def test_what_nobody_reads_is_dropped(tmp_path: Path) -> None:
 
     asyncio.run(run())
     assert room.used == 0
+
+
+def test_a_prompt_reader_needs_no_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not even for pieces larger than the memory, while others use all of the room."""
+    monkeypatch.setattr(spools, "WAIT_SECONDS", 5.0)
+    pieces = [bytes([number]) * 100_000 for number in range(20)]
+
+    async def run() -> bytes:
+        spool = spool_in(tmp_path, Room(0))
+
+        async def write() -> None:
+            for piece in pieces:
+                await spool.put(piece)
+            spool.end()
+
+        writing = asyncio.ensure_future(write())
+        got = b"".join([piece async for piece in spool.pieces()])
+        await writing
+        spool.close()
+        return got
+
+    assert asyncio.run(run()) == b"".join(pieces)

@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator
 import pytest
 
 from app.web.http import streaming
-from app.web.http.streaming import PING, with_pings
+from app.web.http.streaming import PING, Arriving, with_pings
 
 
 def test_silence_is_filled_with_comments(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -25,3 +25,23 @@ def test_silence_is_filled_with_comments(monkeypatch: pytest.MonkeyPatch) -> Non
     got = asyncio.run(read())
     assert (got[0], got[-1]) == (b"first", b"last")
     assert PING in got
+
+
+def test_what_is_left_of_a_body_is_nothing_once_it_was_read() -> None:
+    messages = [b"one", b"two", b""]
+
+    async def receive() -> dict[str, object]:
+        if not messages:
+            await asyncio.Event().wait()
+        body = messages.pop(0)
+        return {"type": "http.request", "body": body, "more_body": bool(messages)}
+
+    async def run() -> tuple[bytes, bytes]:
+        body = Arriving(receive)
+        reading = asyncio.ensure_future(body.read())
+        first = b"".join([piece async for piece in body.pieces()])
+        rest = b"".join([piece async for piece in body.pieces()])
+        reading.cancel()
+        return first, rest
+
+    assert asyncio.run(asyncio.wait_for(run(), 10)) == (b"onetwo", b"")

@@ -8,6 +8,9 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
+from app.errors import StorageFailed
+from app.web.http.spool import Spool
+
 NDJSON = {"content-type": "application/x-ndjson"}
 
 
@@ -244,3 +247,24 @@ def test_no_depth_of_nesting_is_our_mistake(client: TestClient, depth: int) -> N
     body = '{"input": ' + "[" * depth + r'"\u0061"' + "]" * depth + "}"
     answer = client.post("/v1/score", content=body, headers={"content-type": "application/json"})
     assert answer.status_code == 400
+
+
+def test_a_line_is_not_refused_for_the_company_it_keeps(client: TestClient) -> None:
+    """Each fits into an answer; those that arrive together do not."""
+    lines = ["abc" * 200] * 100 + ["a" * 110_000]
+    body = "\n".join(map(json.dumps, lines))
+    answer = client.post("/v1/score?per_character=true&top=20", content=body, headers=NDJSON)
+    items = [json.loads(line) for line in answer.text.splitlines()]
+    assert [len(item["per_character"]) for item in items] == [len(line) + 1 for line in lines]
+
+
+def test_a_disk_that_refuses_is_the_last_line(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def refuse(self: Spool, piece: bytes) -> None:
+        raise StorageFailed("The answer could not be kept until it is read: full.")
+
+    monkeypatch.setattr(Spool, "put", refuse)
+    answer = client.post("/v1/score", content=b'"abc"', headers=NDJSON)  # without a line end
+    (line,) = map(json.loads, answer.text.splitlines())
+    assert line["error"]["code"] == "storage_failed"
