@@ -76,8 +76,11 @@ class Synchronising:
         found = self._blobs.sizes(skipped=report.damaged)
         sizes = {key: size for key, size in found.items() if key.endswith(SUFFIX)}
         with self._database.session(read_only=True) as session:
+            # Each statement may see what others have just changed: only a row that was there
+            # before and after is damaged if it cannot be read.
+            before = model_rows.keys(session)
             known = {each.key: each for each in model_rows.versions_of(session)}
-            damaged_rows = model_rows.keys(session) - known.keys()
+            damaged_rows = (before & model_rows.keys(session)) - known.keys()
         gone = [
             each for key, each in known.items() if key not in sizes and not _in(key, report.damaged)
         ]

@@ -171,7 +171,8 @@ def _connect(url: str, file: DatabaseFile | None, *, hurried: bool = False) -> E
         # pool_pre_ping replaces a connection that the server has dropped before it is used.
         parsed = make_url(url).set(drivername="postgresql+psycopg")
         pool = {"pool_timeout": 10.0, **pool}
-        engine = create_engine(parsed, pool_pre_ping=True, connect_args=_ALIVE, **pool)
+        alive = {name: value for name, value in _ALIVE.items() if name not in parsed.query}
+        engine = create_engine(parsed, pool_pre_ping=True, connect_args=alive, **pool)
         if hurried:
             event.listen(engine, "begin", _hurry_postgres)
         return engine
