@@ -218,15 +218,11 @@ def put_alias(session: Session, name: str, alias: str, version: int) -> None:
     session.flush()
 
 
-def remove_aliases(
-    session: Session, name: str, *, alias: str | None = None, version: int | None = None
-) -> int:
-    """Remove one alias, those of one version, or all of a model; returns how many."""
+def remove_aliases(session: Session, name: str, *, alias: str | None = None) -> int:
+    """Remove one alias of a model, or all; returns how many."""
     removed = delete(ModelAliasRow).where(ModelAliasRow.model_name == name)
     if alias is not None:
         removed = removed.where(ModelAliasRow.alias == alias)
-    if version is not None:
-        removed = removed.where(ModelAliasRow.version == version)
     return len(session.execute(removed.returning(ModelAliasRow.alias)).all())
 
 

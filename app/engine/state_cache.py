@@ -5,7 +5,8 @@ Its keys are the network (artifact and precision) and the exact prefix as a 128-
 hash. So entries need no copy of the text, and nobody outside can make two prefixes
 collide, because the hash key is drawn at start.
 
-Takes and gives numpy arrays. Only the engine's thread uses it, so it has no lock. Knows
+Takes and gives numpy arrays. Only ticks use it, one at a time (``Engine._ticking``), so it
+has no lock. Knows
 nothing of the meaning of a state.
 """
 

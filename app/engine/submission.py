@@ -1,7 +1,8 @@
 """A request while it waits and while it is served: its sequences, in order.
 
 Equal prompts are read once: the first sequence of each distinct prompt (the leader) reads
-it, the others start from a copy of the leader's state. Used under the engine's lock.
+it, the others start from a copy of the leader's state. ``cancelled`` and what admits
+sequences are used under the engine's lock, the rest by ticks, one at a time.
 """
 
 from __future__ import annotations

@@ -32,16 +32,6 @@ from tests.models import tiny_artifact
 MANY = 120
 
 
-@pytest.fixture
-def models_dir(tmp_path: Path) -> Path:
-    return tmp_path / "models"
-
-
-@pytest.fixture
-def registry(database: Database, models_dir: Path) -> Registry:
-    return Registry(database, BlobStore(str(models_dir)))
-
-
 class Disk:
     """A disk that can be made read-only: root is not stopped by permissions."""
 

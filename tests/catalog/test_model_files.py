@@ -18,16 +18,6 @@ from app.store.seen import Stamp
 from tests.models import tiny_artifact
 
 
-@pytest.fixture
-def models_dir(tmp_path: Path) -> Path:
-    return tmp_path / "models"
-
-
-@pytest.fixture
-def registry(database: Database, models_dir: Path) -> Registry:
-    return Registry(database, BlobStore(str(models_dir)))
-
-
 def another_server(registry: Registry) -> Registry:
     again = Registry(registry._database, registry._blobs)
     again.synchronise()

@@ -26,16 +26,6 @@ from tests import disks
 from tests.models import tiny_artifact
 
 
-@pytest.fixture
-def models_dir(tmp_path: Path) -> Path:
-    return tmp_path / "models"
-
-
-@pytest.fixture
-def registry(database: Database, models_dir: Path) -> Registry:
-    return Registry(database, BlobStore(str(models_dir)))
-
-
 def versions(registry: Registry, name: str) -> list[int]:
     return [each.version for each in registry.versions(name)]
 

@@ -5,7 +5,6 @@ Used on the event loop only. Knows neither requests nor answers.
 
 from __future__ import annotations
 
-from types import TracebackType
 from typing import Self
 
 
@@ -44,10 +43,5 @@ class Reservation:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.release()
