@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
 from typing import Any, Final
 
 import numpy as np
@@ -23,6 +24,7 @@ UNKNOWN: Final = 0
 BOUNDARY: Final = 1
 RESERVED: Final = 2
 _SHORT: Final = 2000  # the longest text to be encoded character by character
+_BLOCK: Final = 1 << 16  # characters of a long text that are looked at in one go
 
 _RESERVED_NAMES: Final = ("<unknown>", "<boundary>")
 
@@ -30,6 +32,11 @@ _RESERVED_NAMES: Final = ("<unknown>", "<boundary>")
 def code_points(text: str) -> NDArray[np.uint32]:
     """The code points of ``text`` as an array; lone surrogates are kept as they are."""
     return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype=np.uint32)
+
+
+def _text_of(points: NDArray[np.unsignedinteger]) -> str:
+    raw = np.ascontiguousarray(points, dtype="<u4").tobytes()
+    return raw.decode("utf-32-le", "surrogatepass")
 
 
 class _IdOfCharacter(dict[str, int]):
@@ -55,8 +62,7 @@ class Vocabulary:
     @classmethod
     def from_code_points(cls, points: NDArray[np.unsignedinteger]) -> Vocabulary:
         """A vocabulary over distinct code points, in the order given."""
-        raw = np.ascontiguousarray(points, dtype="<u4").tobytes()
-        return cls(raw.decode("utf-32-le", "surrogatepass"))
+        return cls(_text_of(points))
 
     def __len__(self) -> int:
         """The number of symbols: the characters and the two reserved symbols."""
@@ -110,16 +116,31 @@ class Vocabulary:
         """The text of each id by itself; reserved ids give ""."""
         return list(map(self._texts.__getitem__, ids))
 
-    def symbol(self, symbol_id: int) -> str:
-        """The character of an id, or ``<unknown>`` / ``<boundary>`` for the reserved ones."""
-        if symbol_id < RESERVED:
-            return _RESERVED_NAMES[symbol_id]
-        return self.characters[symbol_id - RESERVED]
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """What each id is called: its character, or ``<boundary>`` or ``<unknown>``."""
+        return (*_RESERVED_NAMES, *self.characters)
 
-    def unknown_characters(self, text: str) -> str:
-        """The distinct unknown characters of ``text``, in order of first occurrence."""
-        known = self._id_of_character
-        return "".join(c for c in dict.fromkeys(text) if c not in known)
+    def symbol(self, symbol_id: int) -> str:
+        """The name of one id."""
+        return self.names[symbol_id]
+
+    def unknown_characters(self, text: str, most: int | None = None) -> str:
+        """The distinct unknown characters of ``text``, in order of first occurrence.
+
+        At most the first ``most`` of them. Nearly all of a long text is passed over in numpy.
+        """
+        found: dict[str, None] = {}
+        for start in range(0, len(text), _BLOCK):
+            block = text[start : start + _BLOCK]
+            if len(block) > _SHORT:
+                points = code_points(block)
+                block = _text_of(points[self.encode_code_points(points) == UNKNOWN])
+            known = self._id_of_character
+            found.update((c, None) for c in dict.fromkeys(block) if c not in known)
+            if most is not None and len(found) >= most:
+                break
+        return "".join(islice(found, most))
 
     def widen(self, text: str) -> Vocabulary:
         """This vocabulary followed by the characters of ``text`` that it lacks."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 from typing import Annotated
 
@@ -27,7 +26,6 @@ def serve(
     for name, value in (("HOST", host), ("PORT", port)):
         if value is not None:
             os.environ[f"CHARLOOM_{name}"] = str(value)
-    gc.freeze()  # imported code never becomes garbage; to look through it stops the loop for 0.2 s
     server.serve(read_settings(), f"{_package}.main:create_app", reload=reload)
 
 

@@ -230,7 +230,11 @@ class Lane:
     def _draw(self, ready: list[Admitted], most: int, emit: Emit) -> int:
         rows = [self._row(each) for each in ready]
         steps = [
-            min(most, each.sequence.request.max_symbols - len(each.sequence.written))
+            min(
+                most,
+                each.submission.most_steps,
+                each.sequence.request.max_symbols - len(each.sequence.written),
+            )
             for each in ready
         ]
         top = max(each.sequence.request.top for each in ready)

@@ -10,6 +10,7 @@ from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from itertools import islice
 from typing import Any, Final, overload
 
 from numpy.typing import NDArray
@@ -80,6 +81,11 @@ class Tops(Sequence[Top]):
         cut = slice(first, first + width)
         pairs = zip(self._ids[cut], self._logprobs[cut], strict=True)
         return [(symbol, logprob) for symbol, logprob in pairs if symbol >= 0]
+
+    def __iter__(self) -> Iterator[Top]:
+        pairs = zip(self._ids, self._logprobs, strict=True)
+        for _ in range(len(self)):
+            yield [pair for pair in islice(pairs, self.width) if pair[0] >= 0]
 
     def extend(self, later: Tops) -> None:
         """Append the positions of ``later``."""

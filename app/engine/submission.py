@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Hashable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,10 @@ from ..charlm.decoder import Decoder
 from ..charlm.vocabulary import BOUNDARY
 from .piece import Piece
 from .sequence import Request, Sequence
+from .stream import MOST_UNREAD
+
+
+_LEAST_STEPS: Final = 8
 
 
 class Network(Protocol):
@@ -102,6 +106,15 @@ class Submission:
     @property
     def unadmitted(self) -> int:
         return self.left - self.running
+
+    @property
+    def most_steps(self) -> int:
+        """How many symbols each running sequence may draw in one tick, with its alternatives.
+
+        Only after a tick is it seen that the reader is behind.
+        """
+        numbers = max(1, self.running) * (1 + self.request.top)
+        return max(_LEAST_STEPS, MOST_UNREAD // numbers)
 
     @property
     def ready(self) -> bool:

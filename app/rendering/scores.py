@@ -6,7 +6,7 @@ Takes a text and the network's scores of its symbols. Knows no engine and no HTT
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from itertools import chain
+from itertools import chain, repeat
 from typing import Any, Final, Literal
 
 from pydantic import BaseModel, Field
@@ -84,6 +84,8 @@ class ScoreRenderer:
         self._vocabulary = vocabulary
         self._calibration = calibration
         self._details = details
+        self._names: list[str | None] = list(vocabulary.names)
+        self._names[BOUNDARY] = None  # it is not a character
 
     def score_object(
         self, index: int, text: str, score: Score, tops: Sequence[Top] | None = None
@@ -123,18 +125,21 @@ class ScoreRenderer:
     ) -> Iterator[dict[str, Any]]:
         """The score of each character, one after the other."""
         shown = chain(text, (None,))  # the closing boundary is not a character
-        both = zip(score.logprobs, score.ranks, shown, strict=False)
-        for place, (logprob, rank, character) in enumerate(both):
+        each_top = iter(tops) if tops else repeat(())
+        names, least = self._names, LEAST_LOGPROB
+        both = zip(score.logprobs, score.ranks, shown, each_top, strict=False)
+        for logprob, rank, character, top in both:
+            # Written out: with 20 alternatives this is most of the work of an answer.
+            alternatives = [
+                {"character": names[symbol], "logprob": value if value > least else least}
+                for symbol, value in top
+            ]
             yield {
                 "character": character,
-                "logprob": max(float(logprob), LEAST_LOGPROB),
+                "logprob": max(float(logprob), least),
                 "rank": int(rank),
-                "top": [self._alternative(*each) for each in tops[place]] if tops else [],
+                "top": alternatives,
             }
-
-    def _alternative(self, symbol: int, logprob: float) -> dict[str, Any]:
-        named = None if symbol == BOUNDARY else self._vocabulary.symbol(symbol)
-        return {"character": named, "logprob": max(logprob, LEAST_LOGPROB)}
 
 
 def score_usage(texts: Sequence[str]) -> dict[str, int]:

@@ -7,7 +7,6 @@ are being scored, not while a client thinks; every line is scored by the same ve
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 from contextlib import ExitStack, aclosing
@@ -24,6 +23,7 @@ from ..validation import invalid
 from .dependencies import Backend
 from .http.answers import INLINE, in_thread, json_pieces
 from .http.bodies import without_delay
+from .http.json_text import to_json
 from .http.problems import error_object, request_id
 from .http.spool import Spool
 from .http.streaming import Arriving
@@ -36,7 +36,7 @@ _LINES_AT_ONCE: Final = 256
 _LINES_A_STEP: Final = 2_000
 _BYTES_AT_ONCE: Final = 65_536
 _MOST_LINE_BYTES: Final = LineOfScores.most.bytes
-_PIECE_CHARACTERS: Final = 64 << 10
+_PIECE_BYTES: Final = 64 << 10
 _PASSING: Final = (Overloaded.code, "model_memory_full")
 
 
@@ -125,12 +125,12 @@ async def _answered(
             async for piece in in_thread(lines):
                 yield piece
         else:
-            yield "".join(lines).encode()
+            yield b"".join(lines)
 
 
 def _rendered(
     batch: Sequence[str | CharloomError], items: Iterator[dict[str, Any]], first: int, name: str
-) -> Iterator[str]:
+) -> Iterator[bytes]:
     for index, each in enumerate(batch, first):
         if isinstance(each, CharloomError):
             yield _error_line(index, each, name)
@@ -139,21 +139,21 @@ def _rendered(
             for piece in json_pieces({**next(items), "index": index}):
                 line.append(piece)
                 size += len(piece)
-                if size >= _PIECE_CHARACTERS:  # only lines as long as this come in pieces
-                    yield "".join(line)
+                if size >= _PIECE_BYTES:  # only lines as long as this come in pieces
+                    yield b"".join(line)
                     line, size = [], 0
-            yield "".join(line)
-        yield "\n"
+            yield b"".join(line)
+        yield b"\n"
 
 
 def _last_line(error: Exception, name: str, *, whole: bool) -> bytes:
     """The line that says why no more come; after half a line it begins with a line end."""
-    line = json.dumps({"error": error_object(error, name)}).encode() + b"\n"
+    line = to_json({"error": error_object(error, name)}) + b"\n"
     return line if whole else b"\n" + line
 
 
-def _error_line(index: int, error: CharloomError, name: str) -> str:
-    return json.dumps({"index": index, "error": error_object(error, name)})
+def _error_line(index: int, error: CharloomError, name: str) -> bytes:
+    return to_json({"index": index, "error": error_object(error, name)})
 
 
 async def _patiently(

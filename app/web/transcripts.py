@@ -110,7 +110,7 @@ class _Arrays:
 
     def fields(self, collect: Collect) -> dict[str, Any]:
         return {
-            "tokens": collect(map(self.vocabulary.symbol, self._symbols())),
+            "tokens": collect(map(self.vocabulary.names.__getitem__, self._symbols())),
             "token_logprobs": collect(self._logprobs()),
             "top_logprobs": collect(self._tops()),
             "text_offset": collect(self._offsets()),
@@ -134,6 +134,7 @@ class _Arrays:
 
     def _tops(self) -> Iterator[dict[str, float] | None]:
         """The symbol itself is always among its alternatives, with the same logprob."""
+        names, least = self.vocabulary.names, LEAST_LOGPROB
         lead: list[Top] = [() for _ in self._lead]
         tops = chain(
             lead,
@@ -144,8 +145,9 @@ class _Arrays:
             if logprob is None:
                 yield None
                 continue
-            named = {self.vocabulary.symbol(each): max(value, LEAST_LOGPROB) for each, value in top}
-            yield named | {self.vocabulary.symbol(symbol): logprob}
+            named = {names[each]: value if value > least else least for each, value in top}
+            named[names[symbol]] = logprob
+            yield named
 
     def _offsets(self) -> Iterator[int]:
         echoed = (len(self.prompt.parts[self.start + place]) for place in range(self.count))

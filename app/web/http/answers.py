@@ -11,7 +11,6 @@ Knows no route.
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import AsyncGenerator, Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -24,6 +23,7 @@ from starlette.responses import Response
 
 from ...engine.piece import NUMBER_BYTES
 from ...errors import Overloaded, TooLarge
+from .json_text import to_json
 from .room import Reservation, Room
 from .streaming import Live
 
@@ -112,9 +112,13 @@ async def json_answer(
 
 
 def _encoded(build: Callable[[], dict[str, Any]]) -> bytes:
-    text = json.dumps(build(), ensure_ascii=False, allow_nan=False, separators=(",", ":"),
-                      default=lambda many: list(many.items))  # fmt: skip
-    return text.encode()
+    return to_json(build(), default=_listed)
+
+
+def _listed(many: Any) -> list[Any]:
+    if isinstance(many, Many):
+        return list(many.items)
+    raise TypeError(type(many).__name__)
 
 
 async def render(work: Callable[[], T]) -> T:
@@ -122,7 +126,7 @@ async def render(work: Callable[[], T]) -> T:
     return await asyncio.get_running_loop().run_in_executor(_RENDERING, work)
 
 
-async def in_thread(pieces: Iterator[str]) -> AsyncGenerator[bytes, None]:
+async def in_thread(pieces: Iterator[bytes]) -> AsyncGenerator[bytes, None]:
     """The pieces joined to some 64 KiB each, every one of them made in a thread."""
 
     def gathered() -> bytes:
@@ -132,7 +136,7 @@ async def in_thread(pieces: Iterator[str]) -> AsyncGenerator[bytes, None]:
             size += len(piece)
             if size >= _PIECE_BYTES:
                 break
-        return "".join(parts).encode()
+        return b"".join(parts)
 
     while piece := await render(gathered):
         yield piece
@@ -143,28 +147,28 @@ async def _cut(body: bytes) -> AsyncGenerator[bytes, None]:
         yield body[start : start + _PIECE_BYTES]
 
 
-def json_pieces(value: Any) -> Iterator[str]:
+def json_pieces(value: Any) -> Iterator[bytes]:
     """The JSON of ``value`` in small pieces: no other thread runs while the encoder does."""
     if isinstance(value, dict) and value:
         for place, (key, each) in enumerate(value.items()):
-            yield f"{',' if place else '{'}{json.dumps(key)}:"
+            yield (b"," if place else b"{") + to_json(key) + b":"
             yield from json_pieces(each)
-        yield "}"
+        yield b"}"
     elif isinstance(value, Many):
         yield from _many(value)
     elif isinstance(value, list) and value:
         yield from _many(Many(value, 1 if len(value) <= _CHUNK else _CHUNK))
     else:
-        yield json.dumps(value, allow_nan=False)
+        yield to_json(value)
 
 
-def _many(value: Many) -> Iterator[str]:
-    items, start = iter(value.items), "["
+def _many(value: Many) -> Iterator[bytes]:
+    items, start = iter(value.items), b"["
     while chunk := list(islice(items, value.at_once)):
         yield start
         if value.at_once == 1:
             yield from json_pieces(chunk[0])
         else:
-            yield json.dumps(chunk, allow_nan=False)[1:-1]
-        start = ","
-    yield "]" if start == "," else "[]"
+            yield to_json(chunk)[1:-1]
+        start = b","
+    yield b"]" if start == b"," else b"[]"

@@ -14,7 +14,6 @@ still sends, of ``lingering``; when a client counts as gone, of ``stalling``. Kn
 from __future__ import annotations
 
 import asyncio
-import json
 from collections import deque
 from collections.abc import Awaitable, Callable
 from functools import partial
@@ -27,6 +26,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from ...errors import InvalidInput
 from .door import Door
 from .identifiers import fresh
+from .json_text import to_json
 from .lingering import ClosedPolitely, Lingering
 from .problems import error_object
 from .stalling import STALL_SECONDS, StallGuard
@@ -273,7 +273,7 @@ class Connection(HttpToolsProtocol):
             return
         name = f"req_{fresh()}"
         error = error_object(InvalidInput(message, code=code), name)
-        body = json.dumps({"error": error}).encode()
+        body = to_json({"error": error})
         self.transport.write(
             b"HTTP/1.1 %b\r\ncontent-type: application/json\r\n"
             b"x-request-id: %b\r\ncontent-length: %d\r\nconnection: close\r\n\r\n%b"

@@ -30,7 +30,7 @@ MOST_SILENT: Final = 256
 
 _SILENT_SECONDS: Final = 1.0  # connections younger than this may just be about to speak
 _KEPT_PLACES: Final = 64
-_KEPT_FILES: Final = 192  # for the database, models, texts, what the interpreter opens
+_KEPT_FILES: Final = 224  # for listeners, the database, models, texts, the interpreter
 _LEAST: Final = 16
 
 

@@ -9,7 +9,6 @@ sent yet, an error event, or an error line. Plain ASGI. Knows no route but the h
 from __future__ import annotations
 
 import asyncio
-import json
 from contextlib import suppress
 from typing import Final
 
@@ -17,6 +16,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ...errors import Overloaded
+from .json_text import to_json
 from .problems import error_object, problem_response, request_id
 
 HEALTH: Final = frozenset({"/livez", "/readyz"})
@@ -156,7 +156,7 @@ class _Answer:
             return
         elif self._kind in _LAST_WORDS:
             error = {"error": error_object(stopping(), request_id(scope))}
-            last = _LAST_WORDS[self._kind] % json.dumps(error).encode()
+            last = _LAST_WORDS[self._kind] % to_json(error)
             last = b"\n" + last if self._in_line else last
             await self.send({"type": "http.response.body", "body": last})
         else:

@@ -7,7 +7,6 @@ and HTTP; no route formats an error itself.
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 from collections.abc import Mapping
@@ -33,6 +32,7 @@ from ...errors import (
     TrainingFailed,
 )
 from ...validation import invalid
+from .json_text import to_json
 from .logs import FIELDS, SAME
 
 _log = logging.getLogger(__name__)
@@ -179,5 +179,5 @@ def _kind(error: Exception) -> Kind:
 
 
 def _answer(status: int, fields: Mapping[str, Any], headers: Mapping[str, str]) -> Response:
-    body = json.dumps({"error": fields}).encode()
+    body = to_json({"error": fields})
     return Response(body, status, headers, media_type="application/json")

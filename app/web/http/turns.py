@@ -14,7 +14,7 @@ from typing import Final
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-AT_ONCE: Final = 4
+AT_ONCE: Final = 2
 
 
 class Turns:

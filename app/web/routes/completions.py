@@ -6,7 +6,6 @@ streams, so that they agree.
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import secrets
@@ -17,6 +16,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, Any, Final
 
+import numpy as np
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
@@ -32,6 +32,7 @@ from ..dependencies import ModelHold, ServedBy
 from ..http.answers import AT_ONCE, INLINE, AnswerRoom, Many, json_answer, render
 from ..http.bodies import documented, json_body
 from ..http.identifiers import fresh
+from ..http.json_text import to_json
 from ..http.problems import error_object, request_id
 from ..http.room import Reservation
 from ..http.streaming import EVENT_HEADERS, Live, collect, with_pings
@@ -97,7 +98,7 @@ class _Completion:
         prompts = prompts_of(body.prompt, held.vocabulary)
         unknown = ""
         if any((prompt.ids == UNKNOWN).any() for prompt in prompts):
-            unknown = held.vocabulary.unknown_characters(_text_of(body.prompt))
+            unknown = held.vocabulary.unknown_characters(_text_of(body.prompt), _MOST_UNKNOWN)
         if body.strict and unknown:
             raise InvalidInput(
                 f"The prompt has characters that the model has never seen: {unknown[:40]!r}.",
@@ -110,7 +111,7 @@ class _Completion:
             "created": int(time.time()),
             "model": held.version.id,
             "seed": seed,
-            "unknown_characters": unknown[:_MOST_UNKNOWN],
+            "unknown_characters": unknown,
         }
         boundary = held.card.corpus_format == "lines" and not body.ignore_boundary
         numbers = _numbers_at_most(body, prompts, choices)
@@ -266,7 +267,7 @@ def _kept_by_a_stream(body: CompletionRequest, prompts: Sequence[Prompt], choice
 
 def mean_logprob(piece: Piece) -> float:
     """Per character; −∞ if nothing was drawn, which ranks last."""
-    return sum(piece.logprobs) / len(piece.logprobs) if piece.logprobs else -math.inf
+    return float(np.mean(piece.logprobs)) if piece.logprobs else -math.inf
 
 
 def _text_of(prompt: Any) -> str:
@@ -286,4 +287,4 @@ def _check(body: CompletionRequest, choices: int) -> None:
 
 
 def _event(fields: dict[str, Any]) -> bytes:
-    return b"data: " + json.dumps(fields, ensure_ascii=False).encode("utf-8", "replace") + b"\n\n"
+    return b"data: " + to_json(fields) + b"\n\n"

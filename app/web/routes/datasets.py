@@ -6,7 +6,7 @@ import asyncio
 from typing import Annotated, Final, get_args
 
 from fastapi import APIRouter, Query, Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
 from ...catalog.datasets import Dataset, Upload, checked_dataset_name
 from ...charlm.corpus.format import CorpusFormat
@@ -15,6 +15,7 @@ from ...rendering.datasets import DatasetAnswer, DatasetDeleted, DatasetList, da
 from ...rendering.ids import bare_after, bare_id, shown
 from ...rendering.lists import deleted_object, listed
 from ..dependencies import Backend, ServedBy
+from ..http.json_text import JsonAnswer
 from ..http.pages import After, Limit, Order
 from ..http.uploads import FORM, Said, receive
 
@@ -70,7 +71,7 @@ async def upload(
             raise TooLarge(f"The text is larger than {limit:,} bytes.", code="body_too_large")
         dataset, new = await _kept(served, coming, name, format, said)
     headers = {"location": f"/v1/datasets/{shown('dataset', dataset.id)}"}
-    return JSONResponse(dataset_object(dataset), 201 if new else 200, headers)
+    return JsonAnswer(dataset_object(dataset), 201 if new else 200, headers)
 
 
 @router.get("", response_model=DatasetList, summary="List datasets")
@@ -82,13 +83,13 @@ async def list_datasets(
     found, more = await asyncio.to_thread(
         served.datasets.list, after=last, limit=limit, order=order
     )
-    return JSONResponse(listed([dataset_object(each) for each in found], has_more=more))
+    return JsonAnswer(listed([dataset_object(each) for each in found], has_more=more))
 
 
 @router.get("/{id}", response_model=DatasetAnswer, summary="Show a dataset")
 async def get_dataset(served: ServedBy, id: str) -> Response:
     """Its statistics, and warnings about the text."""
-    return JSONResponse(
+    return JsonAnswer(
         dataset_object(await asyncio.to_thread(served.datasets.get, bare_id("dataset", id)))
     )
 
@@ -98,7 +99,7 @@ async def delete_dataset(served: ServedBy, id: str) -> Response:
     """Refused while an unfinished job needs it."""
     bare = bare_id("dataset", id)
     await asyncio.to_thread(served.datasets.delete, bare)
-    return JSONResponse(deleted_object("dataset", shown("dataset", bare)))
+    return JsonAnswer(deleted_object("dataset", shown("dataset", bare)))
 
 
 async def _kept(

@@ -8,7 +8,6 @@ events named ``progress``, without an id. The last is ``done``.
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import AsyncGenerator
 from contextlib import suppress
 from typing import Annotated, Any, Final
@@ -21,6 +20,7 @@ from ...rendering.ids import bare_id
 from ...rendering.jobs import EventList, event_object, job_object, state_object
 from ...rendering.lists import listed
 from ..dependencies import Backend, ServedBy
+from ..http.json_text import to_json
 from ..http.lifecycle import Lifecycle, stopping
 from ..http.pages import Limit
 from ..http.problems import error_object, request_id
@@ -94,11 +94,9 @@ async def _stream(
 
 
 def _message(fields: dict[str, Any], *, id: int | None = None, name: str | None = None) -> bytes:
-    lines = [] if id is None else [f"id: {id}"]
-    lines += [] if name is None else [f"event: {name}"]
-    # No NaN can occur: the database keeps only finite numbers.
-    lines.append(f"data: {json.dumps(fields, allow_nan=False)}")
-    return ("\n".join(lines) + "\n\n").encode()
+    head = "" if id is None else f"id: {id}\n"
+    head += "" if name is None else f"event: {name}\n"
+    return head.encode() + b"data: " + to_json(fields) + b"\n\n"
 
 
 def _cursor(text: str) -> int:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Annotated, Final
 
 from fastapi import APIRouter, Header, Query, Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
 from ...jobs.spec import JobSpec
 from ...jobs.states import JobState
@@ -17,6 +17,7 @@ from ...rendering.jobs import JobAnswer, JobDeleted, JobList, job_object
 from ...rendering.lists import deleted_object, listed
 from ..dependencies import ServedBy
 from ..http.bodies import documented, read_document
+from ..http.json_text import JsonAnswer
 from ..http.pages import After, Limit, OfModel, Order
 from ..http.strict_json import Most
 
@@ -42,7 +43,7 @@ async def submit(
     """Only ``model`` and ``dataset`` are required; the answer shows every value chosen."""
     spec = await read_document(request, MOST, JobSpec.parse)
     job = await asyncio.to_thread(served.jobs.submit, spec, idempotency_key=idempotency_key)
-    return JSONResponse(job_object(job), 202, {"location": f"/v1/jobs/{shown('job', job.id)}"})
+    return JsonAnswer(job_object(job), 202, {"location": f"/v1/jobs/{shown('job', job.id)}"})
 
 
 @router.get("", response_model=JobList, summary="List jobs")
@@ -63,7 +64,7 @@ async def list_jobs(
         limit=limit,
         order=order,
     )
-    return JSONResponse(listed([job_object(job) for job in page.items], has_more=page.has_more))
+    return JsonAnswer(listed([job_object(job) for job in page.items], has_more=page.has_more))
 
 
 @router.get("/{id}", response_model=JobAnswer, summary="Show a job")
@@ -95,8 +96,8 @@ async def delete_job(served: ServedBy, id: str) -> Response:
     """Delete it with its run, events, metrics and checkpoints; its model stays."""
     bare = bare_id("job", id)
     await asyncio.to_thread(served.jobs.delete, bare)
-    return JSONResponse(deleted_object("job", shown("job", bare)))
+    return JsonAnswer(deleted_object("job", shown("job", bare)))
 
 
 async def _about(do: Callable[[str], Job], id: str) -> Response:
-    return JSONResponse(job_object(await asyncio.to_thread(do, bare_id("job", id))))
+    return JsonAnswer(job_object(await asyncio.to_thread(do, bare_id("job", id))))

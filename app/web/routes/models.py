@@ -10,7 +10,7 @@ from typing import Annotated, BinaryIO, Final
 
 from fastapi import APIRouter, Query, Request
 from starlette.requests import ClientDisconnect
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
 from ...catalog.model_rows import ModelVersion
 from ...errors import CharloomError, InvalidInput, StorageFailed
@@ -28,6 +28,7 @@ from ...store.artifact import Artifact, read
 from ...store.layout import REFERENCE_LENGTH, checked_alias, checked_name
 from ..dependencies import Backend, ServedBy
 from ..http.bodies import capped, documented, json_body
+from ..http.json_text import JsonAnswer
 from ..http.pages import After, Limit, Order
 from ..http.streaming import Live
 from ..schemas import AliasRequest
@@ -52,7 +53,7 @@ async def list_models(
         served.registry.newest_page, after=after, limit=limit, order=order
     )
     seen = await _looked_at(served, found)
-    return JSONResponse(listed([model_object(each) for each in seen], has_more=more))
+    return JsonAnswer(listed([model_object(each) for each in seen], has_more=more))
 
 
 @router.post(
@@ -79,7 +80,7 @@ async def import_model(
         version = await asyncio.to_thread(_publish, served, name, stream)
     served.loader.forget_names()
     headers = {"location": f"/v1/models/{version.id}"}
-    return JSONResponse(model_object(version), 201, headers)
+    return JsonAnswer(model_object(version), 201, headers)
 
 
 @router.get("/{name:path}/versions", response_model=ModelList, summary="List versions")
@@ -91,7 +92,7 @@ async def list_versions(
         served.registry.version_page, name, after=after, limit=limit, order=order
     )
     seen = await _looked_at(served, found)
-    return JSONResponse(listed([version_object(each) for each in seen], has_more=more))
+    return JsonAnswer(listed([version_object(each) for each in seen], has_more=more))
 
 
 @router.get("/{model:path}/file", summary="Download a model file", response_class=Response)
@@ -127,7 +128,7 @@ async def put_alias(
     """Make ``name@alias`` mean this version, whatever it meant before."""
     await asyncio.to_thread(served.registry.set_alias, name, alias, body.version)
     served.loader.forget_names()
-    return JSONResponse(alias_object(name, alias, body.version))
+    return JsonAnswer(alias_object(name, alias, body.version))
 
 
 @router.delete(
@@ -139,14 +140,14 @@ async def delete_alias(served: ServedBy, name: str, alias: str) -> Response:
     found = await asyncio.to_thread(served.registry.versions, name)
     await asyncio.to_thread(served.registry.delete_alias, name, alias)
     served.loader.forget_names()
-    return JSONResponse(alias_object(name, alias, found[0].aliases[alias], deleted=True))
+    return JsonAnswer(alias_object(name, alias, found[0].aliases[alias], deleted=True))
 
 
 @router.get("/{model:path}", response_model=ModelAnswer, summary="Show a model")
 async def get_model(served: ServedBy, model: str) -> Response:
     """A model by ``name``, ``name@version`` or ``name@alias``."""
     (version,) = await _looked_at(served, [await asyncio.to_thread(served.registry.resolve, model)])
-    return JSONResponse(model_object(version))
+    return JsonAnswer(model_object(version))
 
 
 @router.delete("/{model:path}", response_model=ModelDeleted, summary="Delete a model or version")
@@ -163,7 +164,7 @@ async def delete_model(served: ServedBy, model: str) -> Response:
         version = await asyncio.to_thread(served.registry.resolve, model)
         await asyncio.to_thread(served.registry.delete_version, name, version.version)
     served.loader.forget_names()
-    return JSONResponse(deleted_object("model", model))
+    return JsonAnswer(deleted_object("model", model))
 
 
 async def _received(request: Request, served: Backend) -> BinaryIO:

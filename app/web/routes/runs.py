@@ -6,7 +6,7 @@ import asyncio
 from typing import Annotated, Final
 
 from fastapi import APIRouter, Query
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
 from ...rendering.ids import bare_after, bare_id
 from ...rendering.lists import listed
@@ -21,6 +21,7 @@ from ...rendering.runs import (
 )
 from ...validation import at_most
 from ..dependencies import ServedBy
+from ..http.json_text import JsonAnswer
 from ..http.pages import After, Limit, OfModel, Order
 
 router = APIRouter(prefix="/v1/runs", tags=["jobs"])
@@ -42,14 +43,14 @@ async def list_runs(
     page = await asyncio.to_thread(
         served.jobs.runs, model=model, after=bare_after("run", after), limit=limit, order=order
     )
-    return JSONResponse(listed([run_object(run) for run in page.items], has_more=page.has_more))
+    return JsonAnswer(listed([run_object(run) for run in page.items], has_more=page.has_more))
 
 
 @router.get("/{id}", response_model=RunAnswer, summary="Show a run")
 async def get_run(served: ServedBy, id: str) -> Response:
     """Its parameters, library versions and progress."""
     run = await asyncio.to_thread(served.jobs.get_run, bare_id("run", id))
-    return JSONResponse(run_object(run))
+    return JsonAnswer(run_object(run))
 
 
 @router.get("/{id}/metrics", response_model=SeriesList, summary="Show the curves of a run")
@@ -65,7 +66,7 @@ async def metrics(
 ) -> Response:
     """Each curve in buckets with minimum, maximum, mean and last value, so that spikes survive."""
     found = await asyncio.to_thread(served.jobs.metrics, bare_id("run", id), name, max_points)
-    return JSONResponse(listed([series_object(series) for series in found], has_more=False))
+    return JsonAnswer(listed([series_object(series) for series in found], has_more=False))
 
 
 @router.get(
@@ -74,4 +75,4 @@ async def metrics(
 async def checkpoints(served: ServedBy, id: str) -> Response:
     """Checkpoints, the highest step first."""
     found = await asyncio.to_thread(served.jobs.checkpoints, bare_id("run", id))
-    return JSONResponse(listed([checkpoint_object(each) for each in found], has_more=False))
+    return JsonAnswer(listed([checkpoint_object(each) for each in found], has_more=False))

@@ -26,12 +26,12 @@ values = st.recursive(
 
 @given(values)
 def test_the_pieces_are_the_json(value: Any) -> None:
-    assert json.loads("".join(json_pieces(value))) == value
+    assert json.loads(b"".join(json_pieces(value))) == value
 
 
 def test_long_lists_are_cut_and_whole() -> None:
     value = {"logprobs": [{"a": -float(n)} for n in range(1234)], "empty": [], "none": {}}
-    assert json.loads("".join(json_pieces(value))) == value
+    assert json.loads(b"".join(json_pieces(value))) == value
 
 
 async def sent(response: Response) -> tuple[bytes, int]:
