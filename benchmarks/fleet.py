@@ -19,7 +19,7 @@ from app.charlm.network import CharNetwork
 from app.charlm.network_config import NetworkConfig
 from app.charlm.vocabulary import Vocabulary
 from app.store.artifact import Artifact, write
-from benchmarks.client import Connection
+from benchmarks.client import Connection, Refused
 from benchmarks.loads import CHARACTERS
 
 SERVERS = ("charloom", "plain", "onnx_runtime", "lit")
@@ -106,7 +106,7 @@ async def _answering(port: int, process: subprocess.Popen[bytes], log: Path) -> 
             async with Connection(port) as connection:
                 await connection.ask({"prompt": "a", "max_tokens": 20})
                 return
-        except (OSError, asyncio.IncompleteReadError):
+        except (OSError, asyncio.IncompleteReadError, Refused):  # it may answer while it starts
             await asyncio.sleep(0.1)
     raise RuntimeError(f"the server does not answer:\n{log.read_text()[-2000:]}")
 
