@@ -36,7 +36,7 @@ _LOOK_SECONDS: Final = 0.02
 # The event loop gives up the interpreter at every system call and waits this long to get it
 # back while the engine or a large answer is busy: with Python's 5 ms, a thousand clients
 # delayed /livez by seconds.
-_SWITCH_SECONDS: Final = 0.0002
+_SWITCH_SECONDS: Final = 0.001
 # libuv accepts one connection of a listener in each round of the event loop, and a round under
 # load takes milliseconds: the 600th of a crowd waited for seconds, and so did /livez behind it.
 _LISTENERS: Final = 32

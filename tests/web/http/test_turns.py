@@ -16,14 +16,14 @@ async def nothing(*_: Any) -> Any:
 
 def test_a_crowd_begins_in_order_and_in_rounds() -> None:
     begun: list[tuple[int, str]] = []
-    rounds = 0
+    rounds, now = 0, 1.0
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         begun.append((rounds, scope["path"]))
 
     async def run() -> None:
-        nonlocal rounds
-        turns = Turns(app, {"/livez"})
+        nonlocal rounds, now
+        turns = Turns(app, {"/livez"}, clock=lambda: now)
 
         def ask(path: str) -> asyncio.Task[None]:
             scope = {"type": "http", "path": path}
@@ -35,6 +35,7 @@ def test_a_crowd_begins_in_order_and_in_rounds() -> None:
         while not all(each.done() for each in crowd):
             await asyncio.sleep(0)
             rounds += 1
+        now += 1.0
         late = ask("/late")
         await asyncio.sleep(0)
         assert late.done()
