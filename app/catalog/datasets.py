@@ -35,6 +35,11 @@ from .deletions import Deletions
 __all__ = ["Dataset", "Datasets", "Upload", "checked_dataset_name", "dataset_id"]
 
 NAME_LENGTH: Final = 200
+DATA_FOLDER_GONE: Final = (
+    "The data folder is gone; put it back. CHARLOOM_DATA_DIR says where it is."
+)
+"""It is never created anew while a process runs: it may be a mount that comes back."""
+
 _PIECE: Final = 1 << 20
 _STALE_SECONDS: Final = 24 * 3600  # longer than any upload
 _PREFIX, _SUFFIX = "upload-", ".part"
@@ -222,11 +227,13 @@ class Datasets:
     def scratch_folder(self) -> Path | None:
         """The folder for temporary files, created if missing; None for the system's.
 
-        Raises StorageFailed.
+        The data folder around it is not: see ``DATA_FOLDER_GONE``. Raises StorageFailed.
         """
         if self._scratch is not None:
+            if not self._scratch.parent.is_dir():
+                raise StorageFailed(DATA_FOLDER_GONE)
             with explained("A temporary file"):
-                self._scratch.mkdir(parents=True, exist_ok=True)
+                self._scratch.mkdir(exist_ok=True)
         return self._scratch
 
     def _take(self, path: Path, name: str, format: CorpusFormat | None) -> tuple[Dataset, bool]:

@@ -80,12 +80,12 @@ class ModelIndex:
         ``after`` is the last name of the page before; raises InvalidInput if there is none.
         """
         with self._database.session(read_only=True) as session:
-            found = None
+            page = None
             if after is None or is_name(after):
-                found = model_rows.newest_page(session, after=after, limit=limit + 1, order=order)
-        if found is None:
+                page = model_rows.newest_page(session, after=after, limit=limit, order=order)
+        if page is None:
             raise _not_in_list(after)
-        return found[:limit], len(found) > limit
+        return page
 
     def version_page(
         self, name: str, *, after: str | None = None, limit: int = 20, order: Order = "desc"
@@ -103,12 +103,10 @@ class ModelIndex:
         with self._database.session(read_only=True) as session:
             if not is_name(name) or model_rows.newest_version(session, name) is None:
                 _unknown(session, name)
-            found = model_rows.version_page(
-                session, name, after=number, limit=limit + 1, order=order
-            )
-        if found is None:
+            page = model_rows.version_page(session, name, after=number, limit=limit, order=order)
+        if page is None:
             raise _not_in_list(after)
-        return found[:limit], len(found) > limit
+        return page
 
     def set_alias(self, name: str, alias: str, version: int) -> ModelVersion:
         """Point ``name@alias`` at a version; raises UnknownModel, InvalidInput, Conflict."""
@@ -128,13 +126,15 @@ class ModelIndex:
             raise Conflict(f"{found.id} has just been deleted.", code="version_deleted") from error
         return self.resolve(found.id)
 
-    def delete_alias(self, name: str, alias: str) -> None:
-        """Delete an alias; raises NotFound."""
+    def delete_alias(self, name: str, alias: str) -> int:
+        """Delete an alias; returns the version that it named. Raises NotFound."""
         self.versions(name)
         checked_alias(alias)
         with self._database.session() as session:
-            if not model_rows.remove_aliases(session, name, alias=alias):
+            removed = model_rows.remove_aliases(session, name, alias=alias)
+            if not removed:
                 raise NotFound(f"{name} has no alias {alias}.", code="alias_not_found")
+            return removed[0][1]
 
     def delete_version(self, name: str, version: int) -> None:
         """Delete one version; raises Conflict while an alias names it, and UnknownModel."""

@@ -8,7 +8,7 @@ between servers: one UPDATE assigns numbers, and a row is inserted unless it exi
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Set
+from collections.abc import Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, TypeVarTuple
 
@@ -55,6 +55,10 @@ class ModelVersion:
     def id(self) -> str:
         """``names@3``."""
         return f"{self.name}@{self.version}"
+
+
+Page = tuple[list[ModelVersion], bool]
+"""Some versions, and whether there are more."""
 
 
 def reserve_version(session: Session, name: str, at_least: int) -> int:
@@ -144,32 +148,30 @@ def newest_of_all(session: Session) -> list[ModelVersion]:
     return _versions(session, query.order_by(ModelVersionRow.model_name))
 
 
-def newest_page(
-    session: Session, *, after: str | None, limit: int, order: Order
-) -> list[ModelVersion] | None:
+def newest_page(session: Session, *, after: str | None, limit: int, order: Order) -> Page | None:
     """The newest version of each of ``limit`` models after a name; None if it has no version."""
     if after is not None and newest_version(session, after) is None:
         return None
     column = ModelVersionRow.model_name
     newest = _paged(
         select(column, func.max(ModelVersionRow.version).label("version")).group_by(column),
-        column, after, limit, order,
+        column, after, limit + 1, order,
     ).subquery()  # fmt: skip
     query = select(ModelVersionRow).join(
         newest,
         (column == newest.c.model_name) & (ModelVersionRow.version == newest.c.version),
     )
-    return _versions(session, query.order_by(column if order == "asc" else column.desc()))
+    return _page(session, query.order_by(column if order == "asc" else column.desc()), limit)
 
 
 def version_page(
     session: Session, name: str, *, after: int | None, limit: int, order: Order
-) -> list[ModelVersion] | None:
+) -> Page | None:
     """``limit`` versions of a model after a number; None if there is no such version."""
     if after is not None and find_version(session, name, after) is None:
         return None
     query = select(ModelVersionRow).where(ModelVersionRow.model_name == name)
-    return _versions(session, _paged(query, ModelVersionRow.version, after, limit, order))
+    return _page(session, _paged(query, ModelVersionRow.version, after, limit + 1, order), limit)
 
 
 def versions_of(session: Session, name: str | None = None) -> list[ModelVersion]:
@@ -218,12 +220,15 @@ def put_alias(session: Session, name: str, alias: str, version: int) -> None:
     session.flush()
 
 
-def remove_aliases(session: Session, name: str, *, alias: str | None = None) -> int:
-    """Remove one alias of a model, or all; returns how many."""
+def remove_aliases(
+    session: Session, name: str, *, alias: str | None = None
+) -> list[tuple[str, int]]:
+    """Remove one alias of a model, or all; returns them with the versions that they named."""
     removed = delete(ModelAliasRow).where(ModelAliasRow.model_name == name)
     if alias is not None:
         removed = removed.where(ModelAliasRow.alias == alias)
-    return len(session.execute(removed.returning(ModelAliasRow.alias)).all())
+    named = removed.returning(ModelAliasRow.alias, ModelAliasRow.version)
+    return [(each.alias, each.version) for each in session.execute(named)]
 
 
 def remove_versions(session: Session, name: str, version: int | None = None) -> list[str]:
@@ -246,9 +251,18 @@ def _paged(
     return query.order_by(column if order == "asc" else column.desc()).limit(limit)
 
 
+def _page(session: Session, query: Select[ModelVersionRow], limit: int) -> Page:
+    """At most ``limit`` of the rows of a query, and whether there are more, damaged ones too."""
+    rows = session.scalars(query).all()
+    return _of_rows(session, rows[:limit]), len(rows) > limit
+
+
 def _versions(session: Session, query: Select[ModelVersionRow]) -> list[ModelVersion]:
     """The versions that a query finds, in its order."""
-    rows = session.scalars(query).all()
+    return _of_rows(session, session.scalars(query).all())
+
+
+def _of_rows(session: Session, rows: Sequence[ModelVersionRow]) -> list[ModelVersion]:
     aliases = _aliases(session, {row.model_name for row in rows}) if rows else {}
     return [
         ModelVersion(

@@ -21,7 +21,6 @@ from .piece import Piece
 from .sequence import Request, Sequence
 from .stream import MOST_UNREAD
 
-
 _LEAST_STEPS: Final = 8
 
 

@@ -9,7 +9,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from functools import partial
 from typing import Annotated, Final, TypeAlias
 
@@ -30,6 +30,7 @@ from .http.lifecycle import Lifecycle, stopping
 from .http.room import Room
 from .probes import Probe
 
+_BARE_STORE: Final = "bare_store"  # the store by itself
 _DESCRIBED: Final = 2
 _SAID: Final = 20
 _log = logging.getLogger(__name__)
@@ -53,13 +54,15 @@ class Backend:
         """Bytes on disk for answers that their readers have not read yet."""
         self.describing = asyncio.Semaphore(_DESCRIBED)
         """Limits how many uploads are described at a time."""
-        self._watchers = ThreadPoolExecutor(4, "watcher")
+        self.lookers = ThreadPoolExecutor(4, "looker")
+        """For looks at the model store: one that hangs keeps no other request from its thread."""
+        self._watchers = ThreadPoolExecutor(6, "watcher")
         self._probes = {
             "database": Probe(self._watchers, installation.database.ping),
             "data_folder": Probe(self._watchers, self._look_into_data),
+            "store": Probe(self._watchers, self.registry.check_store),
+            _BARE_STORE: Probe(self._watchers, self._look_into_store),
         }
-        self._store = Probe(self._watchers, self.registry.check_store)
-        self._bare_store = Probe(self._watchers, self._look_into_store)
         self.job_counts = Probe(self._watchers, partial(self.jobs.counts, hurried=True))
         """The number of jobs by state; raises what ``JobControl.counts`` raises."""
 
@@ -77,9 +80,11 @@ class Backend:
         """Which of engine, database, store and data folder are not ready to serve, and why."""
         found = {"engine": "The server is stopping."} if self.engine.draining else {}
         found |= await probes.wrong(self._probes)
-        # Without the database, its files cannot be compared with what it knows.
-        store = self._bare_store if "database" in found else self._store
-        return found | await probes.wrong({"store": store})
+        bare = found.pop(_BARE_STORE, None)
+        if "database" in found:  # without it, files cannot be compared with what it knows
+            found.pop("store", None)
+            found |= {} if bare is None else {"store": bare}
+        return found
 
     def _look_into_store(self) -> None:
         self.installation.models.sizes("readyz")
@@ -90,7 +95,8 @@ class Backend:
     def close(self) -> None:
         """Stop loading models and looking at what they need."""
         self.loader.close()
-        self._watchers.shutdown(wait=False, cancel_futures=True)
+        for threads in (self._watchers, self.lookers):
+            threads.shutdown(wait=False, cancel_futures=True)
 
 
 @asynccontextmanager
@@ -127,8 +133,6 @@ def _prepare(installation: FullInstallation, lifecycle: Lifecycle) -> None:
             raise stopping()
         lifecycle.progress = progress
 
-    with suppress(OSError):  # /readyz says what is wrong with it
-        installation.settings.data_dir.mkdir(parents=True, exist_ok=True)
     tell("preparing the database")
     installation.database.check_writing()
     tell("looking into the model store")

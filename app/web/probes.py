@@ -15,6 +15,7 @@ from typing import Final, Generic, TypeVar
 
 import anyio
 
+from ..catalog.datasets import DATA_FOLDER_GONE
 from ..errors import CharloomError, StorageFailed
 
 T = TypeVar("T")
@@ -71,7 +72,7 @@ def check_folder(folder: Path) -> None:
             f"The data folder cannot be looked at ({error.strerror}). {where}"
         ) from error
     if not there:
-        raise StorageFailed(f"The data folder is gone; put it back. {where}")
+        raise StorageFailed(DATA_FOLDER_GONE)
     if not os.access(folder, os.W_OK | os.X_OK):
         raise StorageFailed(
             f"The data folder is read-only for Charloom's user; give it access. {where}"

@@ -8,6 +8,7 @@ they need.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import cached_property
 from typing import Final
 
@@ -67,7 +68,12 @@ class FullInstallation(Installation):
 
     @cached_property
     def datasets(self) -> Datasets:
-        """Texts, and unfinished uploads, which are in the data folder."""
+        """Texts, and unfinished uploads, which are in the data folder.
+
+        It is created here, when a process starts.
+        """
+        with suppress(OSError):  # whoever writes says what is wrong with it
+            self.settings.data_dir.mkdir(parents=True, exist_ok=True)
         blobs = BlobStore(self.settings.datasets_url)
         return Datasets(self.database, blobs, self.settings.data_dir / "uploads")
 

@@ -20,7 +20,7 @@ _END_SECONDS: Final = 30.0  # 20 s for requests in progress, and what follows
 _LONG_ENOUGH: Final = 120.0  # seconds of a process whose flatness can be judged
 _ENDED: Final = (0, -15, 143)
 _SHOWN: Final = 8
-_MEGABYTES: Final = ("complete large",)
+_MEGABYTES: Final = ("complete large", "score")
 """Their JSON may be cut while the server ends: it has no form for an error (docs/http.md)."""
 
 

@@ -60,7 +60,7 @@ def test_names_versions_and_aliases(registry: Registry) -> None:
     registry.set_alias("names", "production", 2)
     assert registry.resolve("names@production").version == 2
     assert registry.list()[1].aliases == {"production": 2}
-    registry.delete_alias("names", "production")
+    assert registry.delete_alias("names", "production") == 2
     with pytest.raises(UnknownModel):
         registry.resolve("names@production")
     with pytest.raises(NotFound) as caught:
@@ -354,6 +354,20 @@ def test_a_damaged_row_is_passed_over(registry: Registry, database: Database, ca
     with database.session() as session:
         session.execute(text(f"UPDATE model_versions SET card = {card} WHERE version = 2"))
     damage_is_passed_over(registry)
+
+
+def test_a_damaged_row_ends_no_list(registry: Registry, database: Database) -> None:
+    with_rows(registry, database, names=6, versions=6)
+    with database.session() as session:
+        damaged = "UPDATE model_versions SET card = '{}' WHERE "
+        session.execute(text(damaged + "model_name = 'm001'"))
+        session.execute(text(damaged + "model_name = 'm000' AND version = 5"))
+    page, more = registry.newest_page(limit=2)
+    assert ([each.name for each in page], more) == (["m000"], True)
+    page, more = registry.newest_page(after="m000", limit=2)
+    assert ([each.name for each in page], more) == (["m002"], True)
+    page, more = registry.version_page("m000", limit=3)
+    assert ([each.version for each in page], more) == ([6, 4], True)
 
 
 def test_a_row_that_is_not_json_is_passed_over(

@@ -56,7 +56,7 @@ class LocalExecutor:
         gpu = self._free_gpu()
         only = {} if gpu is None else {"CUDA_VISIBLE_DEVICES": gpu}
         try:
-            self._folder.mkdir(parents=True, exist_ok=True)
+            self._folder.mkdir(exist_ok=True)  # not those around it, which may be a mount
             with self._log(claim).open("wb") as log:
                 child = subprocess.Popen(
                     [sys.executable, *runner_command(claim)],

@@ -18,8 +18,11 @@ from pydantic import BaseModel, ValidationError, model_validator
 
 from ...errors import TooLarge
 from ...validation import Strict, invalid
-from .problems import UnsupportedMedia
+from .problems import BodyTimeout, UnsupportedMedia
 from .strict_json import Most, parse_json
+
+BODY_SECONDS: Final = 60.0
+"""For the next piece of a body."""
 
 _AT_ONCE: Final = 64 << 10
 """Up to this many bytes are parsed on the event loop, in about a millisecond."""
@@ -50,20 +53,29 @@ T = TypeVar("T")
 async def capped(request: Request, limit: int) -> AsyncIterator[bytes]:
     """The body in pieces, as it arrives.
 
-    Raises TooLarge as soon as it is known to exceed ``limit`` bytes, and
-    UnsupportedMedia for a compressed body, whose size cannot be known in advance.
+    Raises TooLarge as soon as it is known to exceed ``limit`` bytes, UnsupportedMedia for a
+    compressed body, whose size cannot be known in advance, and BodyTimeout if it stops arriving.
     """
     refuse_encoding(request)
     announced = request.headers.get("content-length", "")
     if announced.isdecimal() and int(announced[:20]) > limit:
         _refuse_size(limit)
     total = 0
-    async for piece in request.stream():
+    arriving = aiter(request.stream())
+    while (piece := await _next_piece(arriving)) is not None:
         total += len(piece)
         if total > limit:
             _refuse_size(limit)
         if piece:
             yield piece
+
+
+async def _next_piece(arriving: AsyncIterator[bytes]) -> bytes | None:
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            return await anext(arriving, None)
+    except TimeoutError as error:
+        raise BodyTimeout(f"Nothing of the body arrived for {BODY_SECONDS:g} s.") from error
 
 
 def refuse_encoding(request: Request) -> None:

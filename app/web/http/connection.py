@@ -14,6 +14,7 @@ still sends, of ``lingering``; when a client counts as gone, of ``stalling``. Kn
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Awaitable, Callable
 from functools import partial
@@ -60,6 +61,7 @@ class Connection(HttpToolsProtocol):
         self._head_seconds = head_seconds
         self._head_timer: asyncio.TimerHandle | None = None
         self._in_head = False  # a head has begun
+        self._heard_at = 0.0  # when data last arrived
         self._idle_bytes = 0  # since the last head or piece of a body
         self._known_head = False  # whether the parser is fed a head already read
         self._lingering: Lingering | None = None
@@ -69,6 +71,11 @@ class Connection(HttpToolsProtocol):
     @property
     def address(self) -> str:
         return self.client[0] if self.client else ""
+
+    @property
+    def waiting_since(self) -> float | None:
+        waits = self._arriving and self._lingering is None and not self.flow.read_paused
+        return self._heard_at if waits else None
 
     def drop(self) -> None:
         self.transport.abort()
@@ -100,6 +107,7 @@ class Connection(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         self._stall.heard()
+        self._heard_at = time.monotonic()
         if self._lingering is not None:
             self._lingering.discard(len(data))
             return

@@ -1,20 +1,25 @@
 """How many connections are open, and which of them go when there are too many.
 
 A connection is *silent* until its first whole head has arrived, then *busy* while a request
-is answered and *idle* between two. Silent ones are bounded for each address; a proxy, which
-is one address, does not suffer, because its connections speak at once. When all places are
-taken, a newcomer gets that of a silent or an idle one. When all are busy, it is answered that
-the server is full: a few places are kept for such answers and for health checks.
+is answered and *idle* between two. Silent ones are bounded for each address (of IPv6, each
+/64 network); a proxy, which is one address, does not suffer, because its connections speak at
+once. When all places are taken, a newcomer gets that of a silent or an idle one, or of one
+whose client has begun a body and sends no more of it. When all others are busy, it is answered
+that the server is full: a few places are kept for such answers and for health checks.
 
 Used on one event loop. Knows no HTTP.
 """
 
 from __future__ import annotations
 
+import ipaddress
+import logging
+import math
 import time
 from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import suppress
+from functools import lru_cache
 from typing import Final, Protocol
 
 try:
@@ -22,12 +27,16 @@ try:
 except ImportError:  # not on Windows, which has no such limit
     resource = None  # type: ignore[assignment]
 
+_log = logging.getLogger(__name__)
+
 MOST: Final = 4096
 """Connections at once."""
 
 MOST_SILENT: Final = 256
 """Silent connections of one address, beyond those of the last second."""
 
+_BODY_SECONDS: Final = 10.0  # a body that stands still for so long may lose its place
+_LOG_SECONDS: Final = 60.0
 _SILENT_SECONDS: Final = 1.0  # connections younger than this may just be about to speak
 _KEPT_PLACES: Final = 64
 _KEPT_FILES: Final = 224  # for listeners, the database, models, texts, the interpreter
@@ -39,6 +48,10 @@ class Guest(Protocol):
 
     @property
     def address(self) -> str: ...
+
+    @property
+    def waiting_since(self) -> float | None:
+        """When the client last sent something of the body that is awaited; None if none is."""
 
     def drop(self) -> None:
         """Close it at once."""
@@ -77,6 +90,8 @@ class Door:
         self._silent: dict[str, OrderedDict[Guest, float]] = {}  # oldest first, with its start
         self._idle: OrderedDict[Guest, None] = OrderedDict()  # longest idle first
         self._inside: set[Guest] = set()
+        self._dropped = self._refused = 0
+        self._logged = -math.inf
 
     def __len__(self) -> int:
         return len(self._inside)
@@ -87,7 +102,7 @@ class Door:
         It may then only be told so. Beyond the kept places it is dropped.
         """
         self._inside.add(guest)
-        mine = self._silent.setdefault(guest.address, OrderedDict())
+        mine = self._silent.setdefault(_group(guest.address), OrderedDict())
         mine[guest] = self._clock()
         oldest, since = next(iter(mine.items()))
         if len(mine) > self._most_silent and self._clock() - since > _SILENT_SECONDS:
@@ -97,6 +112,8 @@ class Door:
         if (other := self._one_that_can_go(guest)) is not None:
             self._drop(other)
             return len(self._inside) <= self._most
+        self._refused += 1
+        self._say()
         if len(self._inside) > self._most + _KEPT_PLACES:
             self._drop(guest)
         return False
@@ -126,16 +143,48 @@ class Door:
         oldest = next((each for each in crowd if each is not newcomer), None)
         if oldest is not None and self._clock() - crowd[oldest] > _SILENT_SECONDS:
             return oldest
-        return next(iter(self._idle), oldest)
+        return next(iter(self._idle), oldest) or self._one_that_stands_still()
+
+    def _one_that_stands_still(self) -> Guest | None:
+        """The connection whose body has been awaited for the longest time."""
+        waiting = [(at, each) for each in self._inside if (at := each.waiting_since) is not None]
+        since, guest = min(waiting, key=lambda each: each[0], default=(math.inf, None))
+        return guest if self._clock() - since >= _BODY_SECONDS else None
 
     def _drop(self, guest: Guest) -> None:
+        self._dropped += 1
+        self._say()
         self.leave(guest)
         guest.drop()
 
     def _hush(self, guest: Guest) -> None:
         """Count it among the silent ones no more."""
-        mine = self._silent.get(guest.address)
+        group = _group(guest.address)
+        mine = self._silent.get(group)
         if mine is not None:
             mine.pop(guest, None)
             if not mine:
-                del self._silent[guest.address]
+                del self._silent[group]
+
+    def _say(self) -> None:
+        """Log what was turned away, at most once a minute."""
+        now = self._clock()
+        if now - self._logged >= _LOG_SECONDS:
+            self._logged = now
+            _log.warning(
+                "too many connections: %d open, %d of them idle; since the start %d were dropped "
+                "and %d refused (said at most once a minute)",
+                len(self._inside), len(self._idle), self._dropped, self._refused,
+            )  # fmt: skip
+
+
+@lru_cache(1024)
+def _group(address: str) -> str:
+    """The address; of IPv6 the first 64 bits, as one client may choose the rest."""
+    if ":" not in address:
+        return address
+    try:
+        known = ipaddress.IPv6Address(address.partition("%")[0])
+    except ValueError:
+        return address
+    return str(known.ipv4_mapped or known.packed[:8].hex())

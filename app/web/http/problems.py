@@ -56,6 +56,12 @@ class UnsupportedMedia(InvalidInput):
     code = "unsupported_media_type"
 
 
+class BodyTimeout(InvalidInput):
+    """The client began a body and stopped sending it."""
+
+    code = "body_timeout"
+
+
 class Kind(NamedTuple):
     status: int
     type: str
@@ -64,6 +70,7 @@ class Kind(NamedTuple):
 #: The first class of an exception's MRO that is listed here counts.
 TABLE: Final[Mapping[type[Exception], Kind]] = {
     InvalidInput: Kind(400, "invalid_request_error"),
+    BodyTimeout: Kind(408, "invalid_request_error"),
     TooLarge: Kind(413, "invalid_request_error"),
     UnsupportedMedia: Kind(415, "invalid_request_error"),
     Unauthenticated: Kind(401, "authentication_error"),

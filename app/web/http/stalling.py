@@ -1,7 +1,8 @@
-"""Give up connections whose client neither reads nor sends.
+"""Give up connections whose client does not read, or hardly.
 
 What a client has not read waits in the connection's buffer, and behind it in whatever makes
-the answer. As long as the client reads, however slowly, or sends its request, it is alive.
+the answer. A client is alive if it has read or sent something in the last minute. In five
+minutes it must read 64 KiB, or what waits for it would be kept for as long as it likes.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ except (ImportError, AttributeError):  # not on Windows
 
 STALL_SECONDS: Final = 60.0
 _LOOKS: Final = 6  # within that time
+SLOW_SECONDS: Final = 300.0
+SLOW_BYTES: Final = 64 << 10
 
 
 class StallGuard:
@@ -31,13 +34,15 @@ class StallGuard:
         self._transport = transport
         self._timer: asyncio.TimerHandle | None = None
         self._unread = 0
-        self._alive_at = 0.0
+        self._read = 0  # since ``_since``
+        self._since = self._alive_at = 0.0
 
     def start(self) -> None:
         """The buffer is full: from now on the client must show that it is alive."""
         if self._timer is None:
             self._unread = self._waiting()
-            self._alive_at = self._loop.time()
+            self._read = 0
+            self._since = self._alive_at = self._loop.time()
             self._look_later()
 
     def stop(self) -> None:
@@ -69,11 +74,19 @@ class StallGuard:
         self._timer = self._loop.call_later(STALL_SECONDS / _LOOKS, self._look)
 
     def _look(self) -> None:
-        unread, self._unread = self._unread, self._waiting()
+        unread, self._unread, now = self._unread, self._waiting(), self._loop.time()
         if self._unread < unread:
-            self._alive_at = self._loop.time()
-        if self._loop.time() - self._alive_at >= STALL_SECONDS:
+            self._read += unread - self._unread
+            self._alive_at = now
+        if now - self._alive_at >= STALL_SECONDS or self._is_slow(now):
             self._timer = None
             self._transport.abort()
         else:
             self._look_later()
+
+    def _is_slow(self, now: float) -> bool:
+        """Whether the client read too little in the time that is just over."""
+        if now - self._since < SLOW_SECONDS:
+            return False
+        read, self._read, self._since = self._read, 0, now
+        return read < SLOW_BYTES

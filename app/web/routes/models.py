@@ -6,6 +6,7 @@ import asyncio
 import tempfile
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Annotated, BinaryIO, Final
 
 from fastapi import APIRouter, Query, Request
@@ -137,10 +138,9 @@ async def put_alias(
 async def delete_alias(served: ServedBy, name: str, alias: str) -> Response:
     """The version that it named stays."""
     checked_alias(alias)
-    found = await asyncio.to_thread(served.registry.versions, name)
-    await asyncio.to_thread(served.registry.delete_alias, name, alias)
+    named = await asyncio.to_thread(served.registry.delete_alias, name, alias)
     served.loader.forget_names()
-    return JsonAnswer(alias_object(name, alias, found[0].aliases[alias], deleted=True))
+    return JsonAnswer(alias_object(name, alias, named, deleted=True))
 
 
 @router.get("/{model:path}", response_model=ModelAnswer, summary="Show a model")
@@ -194,7 +194,8 @@ async def _looked_at(served: Backend, versions: Sequence[ModelVersion]) -> list[
     """The versions with the status of their files; missing if the store does not answer soon."""
     try:
         async with asyncio.timeout(_LOOK_SECONDS):
-            return await asyncio.to_thread(served.registry.looked_at, versions)
+            look = partial(served.registry.looked_at, versions)
+            return await asyncio.get_running_loop().run_in_executor(served.lookers, look)
     except TimeoutError:
         reason = "The model store does not answer."
         return [replace(each, status="missing", status_reason=reason) for each in versions]

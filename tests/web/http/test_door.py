@@ -15,6 +15,7 @@ from app.web.http.door import Door, places
 class Caller:
     address: str = "a"
     dropped: bool = False
+    waiting_since: float | None = None
 
     def drop(self) -> None:
         self.dropped = True
@@ -161,3 +162,52 @@ def test_descriptors_are_kept_for_files(descriptors: int) -> None:
     assert 16 <= backlog <= 2048
     if descriptors >= 1024:
         assert most + backlog + doors._KEPT_PLACES + doors._KEPT_FILES <= descriptors
+
+
+def test_a_body_that_stands_still_loses_its_place_when_all_others_are_busy() -> None:
+    clock = Clock()
+    door = Door(most=4, clock=clock)
+    busy = entered(door, 4)
+    for each in busy:
+        door.spoke(each)
+    busy[1].waiting_since, busy[2].waiting_since = 3.0, 1.0
+    clock.now = 5.0
+    early = Caller("b")
+    assert door.enter(early) is False  # nobody has stood still for long
+    door.leave(early)
+    clock.now = 11.0
+    assert door.enter(Caller("b")) is True
+    assert [each.dropped for each in busy] == [False, False, True, False]
+
+
+@pytest.mark.parametrize(
+    ("addresses", "bounded"),
+    [
+        (("2001:db8::1", "2001:db8::2:1"), True),
+        (("2001:db8::1%eth0", "2001:db8::2"), True),
+        (("2001:db8::1", "2001:db8:0:1::1"), False),
+        (("::ffff:192.0.2.1", "192.0.2.1"), True),
+        (("192.0.2.1", "192.0.2.2"), False),
+    ],
+)
+def test_addresses_that_one_client_may_have_count_as_one(
+    addresses: tuple[str, str], bounded: bool
+) -> None:
+    clock = Clock()
+    door = Door(most_silent=2, clock=clock)
+    first = entered(door, 1, addresses[0])[0]
+    clock.now = 5.0
+    entered(door, 2, addresses[1])
+    assert first.dropped is bounded
+
+
+def test_what_is_turned_away_is_logged_once_a_minute(caplog: pytest.LogCaptureFixture) -> None:
+    clock = Clock()
+    door = Door(most=1, clock=clock)
+    door.spoke(entered(door, 1)[0])
+    for _ in range(5):
+        entered(door, 1)
+    assert len(caplog.records) == 1
+    clock.now = 61.0
+    entered(door, 1)
+    assert len(caplog.records) == 2

@@ -48,3 +48,25 @@ def test_only_who_does_nothing_is_given_up(
         assert not transport.aborted  # it was stopped
 
     asyncio.run(watched())
+
+
+@pytest.mark.parametrize(("a_look", "given_up"), [(1, True), (20, False)])
+def test_who_reads_hardly_anything_is_given_up(
+    monkeypatch: pytest.MonkeyPatch, a_look: int, given_up: bool
+) -> None:
+    monkeypatch.setattr(stalling, "STALL_SECONDS", 0.12)
+    monkeypatch.setattr(stalling, "SLOW_SECONDS", 0.3)
+    monkeypatch.setattr(stalling, "SLOW_BYTES", 50)
+    transport = Transport()
+
+    async def watched() -> None:
+        transport.unread = 10_000
+        guard = StallGuard(asyncio.get_running_loop(), transport)
+        guard.start()
+        for _ in range(60):
+            await asyncio.sleep(0.01)
+            transport.unread -= a_look
+        guard.stop()
+        assert transport.aborted == given_up
+
+    asyncio.run(watched())

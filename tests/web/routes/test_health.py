@@ -54,6 +54,9 @@ def test_a_data_folder_that_is_away_is_missing(own: Settings) -> None:
         reasons = answer.json()["reasons"]
         assert reasons["database"].startswith("The folder of the database is gone")
         assert reasons["data_folder"].startswith("The data folder is gone")
+        upload = client.post("/v1/datasets?name=words", content=b"abc\n")
+        assert upload.status_code == 500
+        assert not own.data_dir.exists()  # the mount that comes back must not be covered
         assert str(own.data_dir) not in answer.text
         refused = client.get("/v1/jobs").json()["error"]
         assert refused["message"].startswith("The folder of the database is gone")
