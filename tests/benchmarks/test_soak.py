@@ -52,7 +52,7 @@ def test_a_good_run_meets_every_criterion(tmp_path: Path) -> None:
     assert failed(good_run(tmp_path)) == []
 
 
-def _moment(run: Run, kind: str, moment: float, workload: str = "score") -> None:
+def _moment(run: Run, kind: str, moment: float, workload: str = "bulk") -> None:
     run.tally.failure(workload, kind)
     run.tally.moments[workload, kind][-1] = moment
 
