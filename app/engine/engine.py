@@ -77,7 +77,7 @@ class Engine:
         self.metrics = metrics or Metrics()
         self._clock = clock
         self._workers = Workers(threads)
-        self._ticking = threading.Lock()  # one tick at a time, in any thread
+        self._ticking = OwnedLock()  # one tick at a time, in any thread
         self._all_pause = False  # whether the last tick found nothing to advance
         self._lock = OwnedLock()
         self._wake = threading.Condition(self._lock)  # type: ignore[arg-type]  # it has a lock's methods
@@ -225,6 +225,11 @@ class Engine:
 
     def tick(self, seconds: float = TICK_SECONDS) -> bool:
         """Do one tick; return whether there is more to do."""
+        with self._ticking:
+            return self._tick(seconds)
+
+    def _tick(self, seconds: float) -> bool:
+        self._ticking.check()
         self._tidy()
         self._admit(self._clock() + seconds * _ADMISSION_SHARE)
         lane = self._next_lane()
@@ -294,7 +299,7 @@ class Engine:
 
     def _safe_tick(self, seconds: float) -> bool:
         try:
-            return self.tick(seconds)
+            return self._tick(seconds)
         except Exception as error:  # a bug of ours: later requests are still served
             logger.exception("a tick failed")
             self._end_all(error)
@@ -360,6 +365,7 @@ class Engine:
             return admitted
 
     def _lane(self, network: Network) -> Lane:
+        self._ticking.check()
         lane = self._lanes.get(network.key)
         if lane is None:
             lane = Lane(network, self.cache, self._clock, self.limits.rows, self._workers)
@@ -381,6 +387,7 @@ class Engine:
 
     def _end(self, submission: Submission, error: Exception | None) -> None:
         """Abandon a request: free its rows and report the error to its reader, if any."""
+        self._ticking.check()
         with self._lock:
             if self._open.pop(submission, self) is self:
                 return
