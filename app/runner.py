@@ -189,6 +189,8 @@ class Attempt:
         progress = None
         for progress in trainer.train(checkpoint=checkpoint, base=base):
             recorder.add(progress)
+            if progress.validation is not None:
+                recorder.show(progress.step, trainer.written())
             if recorder.wish is not Wish.RUN or self._terminated:
                 recorder.add(progress, always=True)
                 if self._ended_early(recorder, saver):

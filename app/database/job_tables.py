@@ -164,6 +164,20 @@ class MetricPointRow(Base):
     kind: Mapped[str] = mapped_column(String(8))
 
 
+class RunSampleRow(Base):
+    """What a run's network wrote after a step."""
+
+    __tablename__ = "run_samples"
+
+    run_id: Mapped[UlidText] = mapped_column(
+        ForeignKey("runs.id", ondelete="CASCADE"), primary_key=True
+    )
+    step: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    attempt_number: Mapped[int]
+    wall_ms: Mapped[Milliseconds]
+    text: Mapped[str] = mapped_column(Text)
+
+
 class CheckpointRow(Base):
     """A file to resume from; ``uri`` is its key in the store of checkpoints."""
 

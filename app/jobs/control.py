@@ -17,9 +17,10 @@ from .checkpoints.retention import checkpoint_deletions
 from .points import read_series
 from .queries import list_jobs, list_runs, read_checkpoints, read_events, read_job, read_run
 from .queue import Queue
+from .samples import read_samples
 from .states import JobState
 from .times import Times
-from .values import CheckpointInfo, Event, Job, Order, Page, Run, Series
+from .values import CheckpointInfo, Event, Job, Order, Page, Run, Sample, Series
 
 
 class JobControl:
@@ -118,6 +119,14 @@ class JobControl:
         with self._database.session(read_only=True) as session:
             read_run(session, run_id)
             return read_series(session, run_id, names, max_points)
+
+    def samples(
+        self, run_id: str, *, after: int | None = None, limit: int = 20, order: Order = "asc"
+    ) -> Page[Sample]:
+        """What the network of a run wrote, by step; raises NotFound."""
+        with self._database.session(read_only=True) as session:
+            read_run(session, run_id)
+            return read_samples(session, run_id, after=after, limit=limit, order=order)
 
     def checkpoints(self, run_id: str) -> Sequence[CheckpointInfo]:
         """The checkpoints of a run, the furthest first; raises NotFound."""

@@ -21,12 +21,13 @@ from ..charlm.training import Progress
 from ..errors import LeaseLost, Overloaded, StorageFailed
 from .runner_door import RunnerDoor
 from .states import Wish
-from .values import Claim, JobProgress, Level, Point
+from .values import Claim, JobProgress, Level, Point, Sample
 
 FLUSH_SECONDS: Final = 2.0
 _LEAST_GAP: Final = 0.5  # seconds between points in the first ten minutes
 _GAPS: Final = 1200  # after that, the gap is the elapsed time divided by this
 _MOST_KEPT: Final = 100_000  # points kept while the database is away
+_MOST_SAMPLES: Final = 1_000
 
 
 class Recorder:
@@ -55,6 +56,7 @@ class Recorder:
         self._last_point = -float("inf")
         self._losses: list[float] = []
         self._points: list[Point] = []
+        self._samples: list[Sample] = []
         self._progress: JobProgress | None = None
         self._validation: Measures | None = None
         self._lock = threading.Lock()  # guards what the training thread hands over
@@ -105,6 +107,12 @@ class Recorder:
             del self._points[:-_MOST_KEPT]
             self._progress = shown
 
+    def show(self, step: int, text: str) -> None:
+        """Take in what the network writes after a step; it is written with the next points."""
+        with self._lock:
+            self._samples.append(Sample(step, round(time.time() * 1000), text))
+            del self._samples[:-_MOST_SAMPLES]
+
     def _is_due(self, progress: Progress, now: float) -> bool:
         """Whether a step becomes a point: it was validated, or the last point is old enough."""
         gap = max(_LEAST_GAP, (now - self._began) / _GAPS)
@@ -117,15 +125,19 @@ class Recorder:
                 return  # the attempt is over, see ``end``
             with self._lock:
                 points, self._points = self._points, []
+                samples, self._samples = self._samples, []
                 progress, self._progress = self._progress, None
             try:
-                if points or progress:
-                    self.wish = self._door.record(self._claim, self._run_id, points, progress)
+                if points or progress or samples:
+                    self.wish = self._door.record(
+                        self._claim, self._run_id, points, progress, samples
+                    )
                 else:
                     self.wish = self._door.renew(self._claim)
             except (Overloaded, StorageFailed):
                 with self._lock:
                     self._points[:0] = points
+                    self._samples[:0] = samples
                     self._progress = self._progress or progress
                 raise
             self._flushed = self._clock()

@@ -25,9 +25,10 @@ from .checkpoints.rows import CheckpointRows
 from .events import add_event
 from .lease import renew_lease, touch_attempt
 from .points import insert_points
+from .samples import delete_samples, insert_samples
 from .states import JobState, Wish
 from .times import Times
-from .values import Claim, JobProgress, Level, Point
+from .values import Claim, JobProgress, Level, Point, Sample
 
 
 @dataclass(frozen=True)
@@ -100,7 +101,7 @@ class RunnerDoor:
             return wish
 
     def take_up(self, claim: Claim, run_id: str, step: int, versions: dict[str, str]) -> Wish:
-        """Report that training continues after ``step``; deletes points measured beyond it."""
+        """Report that training continues after ``step``; deletes what was measured beyond it."""
         with self._database.session() as session:
             wish = renew_lease(session, claim, self._times)
             gone = session.execute(
@@ -108,6 +109,7 @@ class RunnerDoor:
                 .where(MetricPointRow.run_id == run_id, MetricPointRow.step > step)
                 .returning(MetricPointRow.step)
             ).all()
+            delete_samples(session, run_id, after=step)
             changed: dict[str, Any] = {"versions": versions, "last_step": step}
             session.execute(update(RunRow).where(RunRow.id == run_id).values(**changed))
             touch_attempt(session, claim, last_progress_at=now_milliseconds())
@@ -123,12 +125,18 @@ class RunnerDoor:
             return wish
 
     def record(
-        self, claim: Claim, run_id: str, points: Sequence[Point], progress: JobProgress | None
+        self,
+        claim: Claim,
+        run_id: str,
+        points: Sequence[Point],
+        progress: JobProgress | None,
+        samples: Sequence[Sample] = (),
     ) -> Wish:
-        """Write measured points and the training's progress."""
+        """Write measured points, samples and the training's progress."""
         with self._database.session() as session:
             wish = renew_lease(session, claim, self._times)
             insert_points(session, run_id, claim.number, points)
+            insert_samples(session, run_id, claim.number, samples)
             if progress is not None:
                 stored = {**progress.__dict__}
                 session.execute(

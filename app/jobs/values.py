@@ -178,6 +178,15 @@ class CheckpointInfo:
 
 
 @dataclass(frozen=True)
+class Sample:
+    """What the network wrote after a step; ``at`` in milliseconds."""
+
+    step: int
+    at: int
+    text: str
+
+
+@dataclass(frozen=True)
 class Point:
     """One measured number to store."""
 

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, Field
 
 from ..jobs.states import JobState
-from ..jobs.values import Bucket, CheckpointInfo, Run, Series
+from ..jobs.values import Bucket, CheckpointInfo, Run, Sample, Series
 from .ids import shown
 from .lists import ListAnswer
 from .progress import ProgressAnswer, progress_object, seconds
@@ -60,6 +60,18 @@ class SeriesList(ListAnswer):
     data: list[SeriesAnswer]
 
 
+class SampleAnswer(BaseModel):
+    id: str = Field(description="The step, for `after`.")
+    object: Literal["sample"]
+    step: int
+    at: float
+    text: str = Field(description="Eight lines, or 200 characters of a text; always one seed.")
+
+
+class SampleList(ListAnswer):
+    data: list[SampleAnswer]
+
+
 class CheckpointAnswer(BaseModel):
     id: str
     object: Literal["checkpoint"]
@@ -107,6 +119,17 @@ def series_object(series: Series) -> dict[str, Any]:
 
 def _bucket(bucket: Bucket) -> dict[str, Any]:
     return {**asdict(bucket), "at": bucket.at / 1000}
+
+
+def sample_object(sample: Sample) -> dict[str, Any]:
+    """What the network of a run wrote after a step."""
+    return {
+        "id": str(sample.step),
+        "object": "sample",
+        "step": sample.step,
+        "at": sample.at / 1000,
+        "text": sample.text,
+    }
 
 
 def checkpoint_object(checkpoint: CheckpointInfo) -> dict[str, Any]:

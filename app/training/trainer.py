@@ -40,6 +40,9 @@ _SAMPLES: Final = 1_000
 _SAMPLES_AT_ONCE: Final = 256
 _SAMPLE_LENGTH: Final = 50
 _SHOWN_LENGTH: Final = 80
+_LINES: Final = 8
+_TEXT_LENGTH: Final = 200
+_WRITTEN_SEED: Final = 1
 _LONGEST_SAMPLE: Final = 1_000
 _SEARCHED: Final = 20_000_000  # symbols of a text in which samples are searched
 _CALIBRATED: Final = 5_000  # records
@@ -81,10 +84,21 @@ class Trainer:
 
     def sample(self, seed: int) -> str:
         """A sample line, generated with the network's current weights."""
+        return self._samples(1, _SHOWN_LENGTH, seed)[0]
+
+    def written(self) -> str:
+        """What the network writes now: eight lines, or 200 characters of a text.
+
+        The seed is always the same, so texts of one training differ only by what was learned.
+        """
+        count, length = (_LINES, _SHOWN_LENGTH) if self._is_lines else (1, _TEXT_LENGTH)
+        return "\n".join(self._samples(count, length, _WRITTEN_SEED))
+
+    def _samples(self, count: int, length: int, seed: int) -> list[str]:
         assert self.training is not None
         decoder = Decoder.from_network(self.training.network, "float32")
-        (ids,) = _written(decoder, 1, _SHOWN_LENGTH, seed, boundary=self._is_lines)
-        return self.prepared.vocabulary.decode(ids)
+        samples = _written(decoder, count, length, seed, boundary=self._is_lines)
+        return [self.prepared.vocabulary.decode(ids) for ids in samples]
 
     def finish(self, *, lineage: Lineage | None = None, run_id: str | None = None) -> Artifact:
         """The artifact of the best weights, measured as they are stored.

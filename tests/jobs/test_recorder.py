@@ -13,7 +13,7 @@ from app.errors import LeaseLost, Overloaded
 from app.jobs.recorder import Recorder
 from app.jobs.runner_door import RunnerDoor
 from app.jobs.states import Wish
-from app.jobs.values import Claim, JobProgress, Point
+from app.jobs.values import Claim, JobProgress, Point, Sample
 from tests.jobs.making import Place, wait_for
 from tests.jobs.test_runner_door import begun
 
@@ -29,11 +29,16 @@ class Away(RunnerDoor):
     away = True
 
     def record(
-        self, claim: Claim, run_id: str, points: Sequence[Point], progress: JobProgress | None
+        self,
+        claim: Claim,
+        run_id: str,
+        points: Sequence[Point],
+        progress: JobProgress | None,
+        samples: Sequence[Sample] = (),
     ) -> Wish:
         if self.away:
             raise Overloaded("Try again.")
-        return super().record(claim, run_id, points, progress)
+        return super().record(claim, run_id, points, progress, samples)
 
 
 def recorder_of(leases: RunnerDoor, claim: Claim, run_id: str, lost: threading.Event) -> Recorder:
@@ -46,6 +51,7 @@ def test_nothing_is_lost_while_the_database_is_away(place: Place) -> None:
     with recorder_of(leases, claim, job.run_id, threading.Event()) as recorder:
         for number in (1, 2, 3):
             recorder.add(step(number, measured=True))
+            recorder.show(number, f"text {number}")
             with pytest.raises(Overloaded):
                 recorder.flush()
         assert place.jobs.get(job.id).progress is None
@@ -53,6 +59,10 @@ def test_nothing_is_lost_while_the_database_is_away(place: Place) -> None:
         wait_for(lambda: place.jobs.get(job.id).progress)
     steps = {s.name: [b.step for b in s.points] for s in place.jobs.metrics(job.run_id)}
     assert steps["train_loss"] == steps["validation_loss"] == [1, 2, 3]
+    written = place.jobs.samples(job.run_id).items
+    assert [(each.step, each.text) for each in written] == [
+        (1, "text 1"), (2, "text 2"), (3, "text 3")
+    ]  # fmt: skip
 
 
 def test_the_loss_told_is_the_mean_since_the_last_point(place: Place) -> None:

@@ -112,6 +112,14 @@ def test_a_running_text(text: Path) -> None:
     assert card.corpus_format == "text"
     assert card.test is None
     assert run.sample(1)
+    assert 100 < len(run.written()) <= 200
+    assert run.written() == run.written()
+
+
+def test_what_it_writes_of_lines_is_eight_of_them(lines: Path) -> None:
+    run = planned(lines)
+    trained(run)
+    assert len(run.written().split("\n")) == 8
 
 
 def test_what_is_not_asked_for_is_chosen_and_shown(lines: Path) -> None:

@@ -8,15 +8,18 @@ from typing import Annotated, Final
 from fastapi import APIRouter, Query
 from starlette.responses import Response
 
+from ...bounds import EXACT
 from ...rendering.ids import bare_after, bare_id
 from ...rendering.lists import listed
 from ...rendering.runs import (
     CheckpointList,
     RunAnswer,
     RunList,
+    SampleList,
     SeriesList,
     checkpoint_object,
     run_object,
+    sample_object,
     series_object,
 )
 from ...validation import at_most
@@ -67,6 +70,22 @@ async def metrics(
     """Each curve in buckets with minimum, maximum, mean and last value, so that spikes survive."""
     found = await asyncio.to_thread(served.jobs.metrics, bare_id("run", id), name, max_points)
     return JsonAnswer(listed([series_object(series) for series in found], has_more=False))
+
+
+@router.get("/{id}/samples", response_model=SampleList, summary="Show what a run wrote")
+async def samples(
+    served: ServedBy,
+    id: str,
+    limit: Limit = 20,
+    after: Annotated[int | None, Query(ge=0, le=EXACT, description="A step.")] = None,
+    order: Order = "asc",
+) -> Response:
+    """What the network wrote at each evaluation, from gibberish to text."""
+    page = await asyncio.to_thread(
+        served.jobs.samples, bare_id("run", id), after=after, limit=limit, order=order
+    )
+    made = [sample_object(each) for each in page.items]
+    return JsonAnswer(listed(made, has_more=page.has_more))
 
 
 @router.get(

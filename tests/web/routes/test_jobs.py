@@ -246,7 +246,7 @@ def test_an_unknown_job(client: TestClient, id: str) -> None:
 
 @pytest.mark.parametrize("id", ["x", "run_" + "0" * 26, "%00"])
 def test_an_unknown_run(client: TestClient, id: str) -> None:
-    for rest in ("", "/metrics", "/checkpoints"):
+    for rest in ("", "/metrics", "/samples", "/checkpoints"):
         answer = client.get(f"/v1/runs/{id}{rest}")
         assert (answer.status_code, answer.json()["error"]["code"]) == (404, "run_not_found")
 
@@ -282,7 +282,7 @@ def test_what_waits_has_a_run_without_curves(client: TestClient, job: dict[str, 
     run = client.get(f"/v1/runs/{job['run_id']}").json()
     assert (run["object"], run["job_id"], run["state"]) == ("run", job["id"], "queued")
     assert run["parameters"]["network"]["hidden_size"] == NETWORK["hidden_size"]
-    for part in ("metrics", "metrics?name=train_loss&name=nothing", "checkpoints"):
+    for part in ("metrics", "metrics?name=train_loss&name=nothing", "samples", "checkpoints"):
         page = client.get(f"/v1/runs/{job['run_id']}/{part}").json()
         assert page["object"] == "list"
         assert all(not each.get("points") for each in page["data"])
@@ -385,6 +385,9 @@ def test_from_a_text_to_a_model_that_is_served(settings: Settings, tmp_path: Any
         assert [each["id"] for each in one["data"]] == ["train_loss"]
         assert len(one["data"][0]["points"]) <= 3
         assert one["data"][0]["points"][-1]["last"] == curves["train_loss"][-1]["last"]
+        samples = client.get(f"{run}/samples?limit=2").json()
+        assert samples["data"][0]["step"] < samples["data"][1]["step"]
+        assert samples["data"][0]["text"]
         checkpoints = client.get(f"{run}/checkpoints").json()["data"]
         assert {each["kind"] for each in checkpoints} >= {"final"}
         assert all(each["run_id"] == job["run_id"] for each in checkpoints)
