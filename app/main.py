@@ -19,7 +19,17 @@ from .web.http.middleware import Envelope, Gate
 from .web.http.problems import install
 from .web.http.traffic import JobGauge, Traffic
 from .web.http.turns import Turns
-from .web.routes import completions, datasets, events, health, jobs, models, runs, score
+from .web.routes import (
+    completions,
+    datasets,
+    events,
+    health,
+    inspect,
+    jobs,
+    models,
+    runs,
+    score,
+)
 from .web.schemas import ProblemAnswer
 from .wiring.environment import read_settings
 
@@ -50,7 +60,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.prometheus = prometheus
     app.state.job_gauge = JobGauge(prometheus)
     install(app)
-    for routes in (completions, score, models, datasets, jobs, events, runs, health):
+    for routes in (completions, score, inspect, models, datasets, jobs, events, runs, health):
         app.include_router(routes.router)
     # The last one added is the outermost: who has no key does not learn how far the start is.
     app.add_middleware(Turns, exempt=HEALTH)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from ..catalog.model_rows import ModelVersion, Status
+from ..charlm.scoring import Calibration
 from .lists import ListAnswer
 
 
@@ -30,6 +31,15 @@ class ModelDeleted(BaseModel):
     id: str
     object: Literal["model"]
     deleted: Literal[True]
+
+
+class CalibrationAnswer(BaseModel):
+    object: Literal["calibration"]
+    model: str
+    quantiles: list[float] | None = Field(
+        description="Bits per character of held-out records, ascending, in equal steps from the "
+        "least to the most surprising; null if none were held out."
+    )
 
 
 class AliasAnswer(BaseModel):
@@ -60,6 +70,12 @@ def version_object(version: ModelVersion) -> dict[str, Any]:
     """One of several versions of a model, named by its own id, with the aliases that mean it."""
     aliases = {alias: at for alias, at in version.aliases.items() if at == version.version}
     return {**model_object(version), "id": version.id, "aliases": aliases}
+
+
+def calibration_object(model: str, calibration: Calibration | None) -> dict[str, Any]:
+    """The held-out distribution that percentiles are taken from."""
+    quantiles = None if calibration is None else list(calibration.quantiles)
+    return {"object": "calibration", "model": model, "quantiles": quantiles}
 
 
 def alias_object(name: str, alias: str, version: int, *, deleted: bool = False) -> dict[str, Any]:

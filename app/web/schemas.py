@@ -18,6 +18,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from ..charlm.inspection import Kind
 from ..charlm.sampling import BIAS_BOUND, SAMPLING_BOUNDS
 from ..engine.limits import MOST_CHOICES, MOST_SYMBOLS
 from ..store.layout import MOST_VERSION, REFERENCE_LENGTH
@@ -31,6 +32,9 @@ MOST_PROMPTS: Final = 1_000
 MOST_IDS: Final = 250_000
 """Symbol ids in all prompts of a request."""
 MOST_BIASES: Final = 30_000
+MOST_INSPECTED: Final = 4_000
+"""Characters of a text to look inside a network with."""
+MOST_UNITS: Final = 4_096
 MOST_TOP: Final = 20
 """Alternatives per symbol."""
 
@@ -221,6 +225,20 @@ class RankRequest(Body):
     closed: bool | None = Field(
         None,
         description="Whether the record ends after a candidate; true by default for a line model.",
+    )
+
+
+class InspectRequest(Body):
+    """A text and what to look at while a network reads it."""
+
+    most = Most(64 << 10, 10_000)
+
+    model: Model = None
+    input: str = Field(max_length=MOST_INSPECTED)
+    layer: int | None = Field(None, ge=0, description="Counted from 0; the last one by default.")
+    kind: Kind = Field("hidden", description="The hidden state, or an LSTM's cell state.")
+    units: Annotated[list[Annotated[int, Field(ge=0)]], FailFast(), at_most(MOST_UNITS)] | None = (
+        Field(None, description=f"Up to {MOST_UNITS} units, counted from 0; all by default.")
     )
 
 

@@ -18,10 +18,12 @@ from ...errors import CharloomError, InvalidInput, StorageFailed
 from ...rendering.lists import deleted_object, listed
 from ...rendering.models import (
     AliasAnswer,
+    CalibrationAnswer,
     ModelAnswer,
     ModelDeleted,
     ModelList,
     alias_object,
+    calibration_object,
     model_object,
     version_object,
 )
@@ -112,6 +114,17 @@ async def download(request: Request, served: ServedBy, model: str) -> Response:
     headers["content-disposition"] = f'attachment; filename="{filename}"'
     pieces = await asyncio.to_thread(served.registry.fetch, version)
     return Live(_threaded(pieces), SAFETENSORS, headers=headers)
+
+
+@router.get(
+    "/{model:path}/calibration",
+    response_model=CalibrationAnswer,
+    summary="Show how surprising held-out records are",
+)
+async def show_calibration(served: ServedBy, model: str) -> Response:
+    """The distribution that a score's percentile is taken from, for a histogram or a threshold."""
+    with await served.hold(model) as held:
+        return JsonAnswer(calibration_object(held.version.id, held.calibration))
 
 
 @router.put(

@@ -48,6 +48,20 @@ def test_the_list_has_every_model(client: TestClient) -> None:
     assert "vocabulary" not in card
 
 
+def test_the_distribution_behind_percentiles(client: TestClient) -> None:
+    answer = client.get("/v1/models/words/calibration").json()
+    assert answer == {"object": "calibration", "model": "words@1", "quantiles": [0.5, 1.0, 2.5]}
+    assert client.get("/v1/models/nobody/calibration").status_code == 404
+
+
+def test_a_model_without_held_out_records_has_no_distribution(client: TestClient) -> None:
+    bare = tiny_artifact(calibration=None)
+    name = f"bare-{next(_NUMBERS):03}"
+    assert client.post(f"/v1/models?name={name}", content=write(bare)).status_code == 201
+    assert client.get(f"/v1/models/{name}/calibration").json()["quantiles"] is None
+    client.delete(f"/v1/models/{name}")
+
+
 def test_pages_follow_one_another(client: TestClient, guest: str) -> None:
     first = client.get("/v1/models", params={"limit": 2}).json()
     rest = client.get("/v1/models", params={"limit": 2, "after": first["last_id"]}).json()

@@ -1,0 +1,82 @@
+"""What was seen inside a network as JSON, and the schema of that JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, Final, Literal
+
+import numpy as np
+from pydantic import BaseModel, Field
+
+from ..charlm.inspection import Inspection, Kind
+from ..charlm.vocabulary import BOUNDARY, Vocabulary
+from .scores import LEAST_LOGPROB, Alternative
+
+_DIGITS: Final = 3
+_STRONGEST: Final = 10
+
+
+class Position(BaseModel):
+    character: str | None = Field(description="null for the boundary that begins the text.")
+    activations: list[float] = Field(description="Of the units, in their order.")
+    next: list[Alternative] = Field(description="The likeliest characters to follow.")
+
+
+class Place(BaseModel):
+    position: int = Field(description="Index in positions.")
+    value: float
+
+
+class Strongest(BaseModel):
+    unit: int
+    places: list[Place] = Field(description="Where it is highest, the highest first.")
+
+
+class InspectAnswer(BaseModel):
+    object: Literal["inspection"]
+    model: str
+    layer: int
+    kind: Kind
+    units: list[int]
+    positions: list[Position]
+    strongest: list[Strongest] = Field(description="Of the units that were asked for by number.")
+
+
+class InspectionRenderer:
+    """One inspection of a text as parts of the answer."""
+
+    def __init__(self, vocabulary: Vocabulary, text: str, seen: Inspection) -> None:
+        self._vocabulary = vocabulary
+        self._text = text
+        self._seen = seen
+
+    def positions(self) -> Iterator[dict[str, Any]]:
+        """The boundary that begins the text, then each character."""
+        seen = self._seen
+        for place, character in enumerate([None, *self._text]):
+            yield {
+                "character": character,
+                "activations": _rounded(seen.values_TU[place]),
+                "next": list(self._next(place)),
+            }
+
+    def strongest(self, units: Sequence[int]) -> list[dict[str, Any]]:
+        """The places where each unit is highest; the first of equal ones comes first."""
+        found = []
+        for column, unit in enumerate(units):
+            values = self._seen.values_TU[:, column]
+            places = np.argsort(-values, kind="stable")[:_STRONGEST]
+            shown = zip(places.tolist(), _rounded(values[places]), strict=True)
+            found.append({"unit": unit, "places": [{"position": p, "value": v} for p, v in shown]})
+        return found
+
+    def _next(self, place: int) -> Iterator[dict[str, Any]]:
+        both = zip(self._seen.ids_TN[place], self._seen.logprobs_TN[place], strict=True)
+        for symbol, logprob in both:
+            if symbol >= 0:
+                named = None if symbol == BOUNDARY else self._vocabulary.symbol(int(symbol))
+                yield {"character": named, "logprob": max(float(logprob), LEAST_LOGPROB)}
+
+
+def _rounded(values: Any) -> list[float]:
+    return [round(each, _DIGITS) for each in values.tolist()]
