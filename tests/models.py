@@ -41,7 +41,6 @@ def tiny_artifact(
         vocabulary,
         format,
         weight_dtype=weight_dtype,
-        calibration=Calibration((0.5, 1.0, 2.5)),
         created_at=1_700_000_000,
-        **{"seed": seed, **fields},
+        **{"seed": seed, "calibration": Calibration((0.5, 1.0, 2.5)), **fields},
     )
