@@ -12,7 +12,7 @@ from prometheus_client import CollectorRegistry
 
 from .engine.metrics import Metrics
 from .settings import Settings
-from .web.auth.keys import KeyRequired
+from .web.auth.keys import SCHEME, KeyRequired
 from .web.dependencies import open_backend
 from .web.http.lifecycle import HEALTH, Lifecycle, Served
 from .web.http.middleware import Envelope, Gate
@@ -67,9 +67,23 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.add_middleware(Served, lifecycle=app.state.lifecycle)
     if settings.api_key is not None:
         app.add_middleware(KeyRequired, key=settings.api_key.get_secret_value())
+        _describe_key(app)
     app.add_middleware(Gate, hosts=settings.believed_hosts)
     app.add_middleware(Envelope, observe=Traffic(prometheus))
     return app
+
+
+def _describe_key(app: FastAPI) -> None:
+    """Say in the documentation that a key is needed, so that its page asks for it."""
+    describe = app.openapi
+
+    def with_key() -> dict[str, Any]:
+        described = describe()
+        described["components"]["securitySchemes"] = SCHEME
+        described["security"] = [{name: []} for name in SCHEME]
+        return described
+
+    app.openapi = with_key  # type: ignore[method-assign]
 
 
 def _lifespan(

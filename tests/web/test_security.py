@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Iterator
 
 import pytest
@@ -39,8 +38,18 @@ def test_every_route_asks_for_the_key(locked: TestClient, settings: Settings) ->
 def test_the_key_opens(locked: TestClient) -> None:
     assert locked.get("/v1/models", headers={"authorization": f"Bearer {KEY}"}).status_code == 200
     assert locked.get("/v1/models", headers={"authorization": f"bearer {KEY} "}).status_code == 200
-    password = base64.b64encode(f"me:{KEY}".encode()).decode()
-    assert locked.get("/docs", headers={"authorization": f"Basic {password}"}).status_code == 200
+
+
+def test_the_documentation_is_public_and_has_a_field_for_the_key(
+    locked: TestClient, client: TestClient
+) -> None:
+    assert locked.get("/docs").status_code == 200
+    described = locked.get("/openapi.json").json()
+    (scheme,) = described["components"]["securitySchemes"].values()
+    assert scheme == {"type": "http", "scheme": "bearer"}
+    assert described["security"]
+    assert KEY not in str(described)
+    assert "security" not in client.get("/openapi.json").json()
 
 
 @pytest.mark.parametrize("given", ["", "Bearer", "Bearer ", "Bearer x", f"Basic {KEY}", KEY,

@@ -5,8 +5,6 @@ There is one key, from the settings. Without it, anyone who reaches the server m
 
 from __future__ import annotations
 
-import base64
-import binascii
 import hashlib
 import hmac
 from typing import Final
@@ -16,20 +14,23 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ..http.problems import Unauthenticated, problem_response
 
-#: Answered without a key: health checks for load balancers, and the documentation page's files.
+#: Answered without a key: health checks for load balancers, and the documentation, which says
+#: nothing about this installation and has a field for the key.
 PUBLIC: Final = frozenset(
     {
         "/livez",
         "/readyz",
+        "/docs",
         "/docs/swagger-ui-bundle.js",
         "/docs/swagger-ui.css",
         "/docs/favicon.png",
         "/docs/start.js",
+        "/openapi.json",
     }
 )
 
-#: A browser cannot send a bearer key when it opens a page, so these accept it as a password too.
-_PAGES: Final = frozenset({"/docs", "/openapi.json"})
+SCHEME: Final = {"key": {"type": "http", "scheme": "bearer"}}
+"""The key as OpenAPI describes it."""
 
 
 class KeyRequired:
@@ -47,18 +48,13 @@ class KeyRequired:
             error = Unauthenticated(
                 "This server requires a key: send the header Authorization: Bearer KEY."
             )
-            response = problem_response(error, scope)
-            if scope["path"] in _PAGES:
-                response.headers["www-authenticate"] = 'Basic realm="Charloom", charset="UTF-8"'
-            await response(scope, receive, send)
+            await problem_response(error, scope)(scope, receive, send)
         else:
             await self.app(scope, receive, send)
 
     def _known(self, scope: Scope) -> bool:
         scheme, _, given = Headers(scope=scope).get("authorization", "").partition(" ")
-        if scheme.lower() == "basic" and scope["path"] in _PAGES:
-            given = _password(given)
-        elif scheme.lower() != "bearer":
+        if scheme.lower() != "bearer":
             return False
         given = given.strip()
         return given != "" and hmac.compare_digest(_digest(given), self._digest)
@@ -67,10 +63,3 @@ class KeyRequired:
 def _digest(key: str) -> bytes:
     # Digests have the same length whatever was sent, so comparing them reveals nothing.
     return hashlib.sha256(key.encode("utf-8", "surrogatepass")).digest()
-
-
-def _password(credentials: str) -> str:
-    try:
-        return base64.b64decode(credentials, validate=True).decode().partition(":")[2]
-    except (binascii.Error, ValueError):
-        return ""
