@@ -14,6 +14,7 @@ import os
 import signal
 import sys
 import time
+import traceback
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Final, Protocol, TypeVar
@@ -52,6 +53,7 @@ from .wiring.full import FullInstallation
 
 LEASE_LOST: Final = 3
 _NICENESS: Final = 10
+_SAMPLE_SHARE: Final = 0.02
 T = TypeVar("T")
 
 
@@ -186,11 +188,11 @@ class Attempt:
         step = checkpoint.step if checkpoint else 0
         recorder.wish = self._door.take_up(self.claim, job.run_id, step, library_versions())
         saver.begin(trainer)
-        progress = None
+        progress, next_sample = None, 0.0
         for progress in trainer.train(checkpoint=checkpoint, base=base):
             recorder.add(progress)
-            if progress.validation is not None:
-                recorder.show(progress.step, trainer.written())
+            if progress.validation is not None and time.monotonic() >= next_sample:
+                next_sample = self._show(progress.step, trainer, recorder)
             if recorder.wish is not Wish.RUN or self._terminated:
                 recorder.add(progress, always=True)
                 if self._ended_early(recorder, saver):
@@ -200,6 +202,19 @@ class Attempt:
             recorder.add(progress, always=True)
             saver.save("final")
         return True
+
+    def _show(self, step: int, trainer: Trainer, recorder: Recorder) -> float:
+        """Record what the network writes now; returns when the next may be taken.
+
+        Never raises: a sample must not end a training, nor take over 2 % of its time.
+        """
+        began = time.monotonic()
+        try:
+            recorder.show(step, trainer.written())
+        except Exception:  # noqa: BLE001
+            traceback.print_exc()  # the output of a process that crashes is in the job's events
+        ended = time.monotonic()
+        return ended + (ended - began) / _SAMPLE_SHARE
 
     def _ended_early(self, recorder: Recorder, saver: CheckpointSaver) -> bool:
         """Pause, cancel or give the job back; False if training continues after all."""

@@ -36,9 +36,10 @@ __all__ = ["Dataset", "Datasets", "Upload", "checked_dataset_name", "dataset_id"
 
 NAME_LENGTH: Final = 200
 DATA_FOLDER_GONE: Final = (
-    "The data folder is gone; put it back. CHARLOOM_DATA_DIR says where it is."
+    "The data folder is gone, or could not be created; put it back or give Charloom access. "
+    "CHARLOOM_DATA_DIR says where it is."
 )
-"""It is never created anew while a process runs: it may be a mount that comes back."""
+"""An upload does not create it: it may be a mount that comes back."""
 
 _PIECE: Final = 1 << 20
 _STALE_SECONDS: Final = 24 * 3600  # longer than any upload
@@ -230,9 +231,9 @@ class Datasets:
         The data folder around it is not: see ``DATA_FOLDER_GONE``. Raises StorageFailed.
         """
         if self._scratch is not None:
-            if not self._scratch.parent.is_dir():
-                raise StorageFailed(DATA_FOLDER_GONE)
             with explained("A temporary file"):
+                if not self._scratch.parent.is_dir():
+                    raise StorageFailed(DATA_FOLDER_GONE)
                 self._scratch.mkdir(exist_ok=True)
         return self._scratch
 

@@ -8,9 +8,9 @@ between servers: one UPDATE assigns numbers, and a row is inserted unless it exi
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence, Set
+from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal, TypeVarTuple
+from typing import Any, Final, Literal, TypeVar, TypeVarTuple
 
 from sqlalchemy import Select, case, delete, func, select, update
 from sqlalchemy.orm import Session
@@ -26,6 +26,7 @@ _FEW: Final = 200
 
 Order = Literal["asc", "desc"]
 Columns = TypeVarTuple("Columns")
+A = TypeVar("A", str, int)
 
 Status = Literal["available", "missing", "damaged"]
 
@@ -153,15 +154,19 @@ def newest_page(session: Session, *, after: str | None, limit: int, order: Order
     if after is not None and newest_version(session, after) is None:
         return None
     column = ModelVersionRow.model_name
-    newest = _paged(
-        select(column, func.max(ModelVersionRow.version).label("version")).group_by(column),
-        column, after, limit + 1, order,
-    ).subquery()  # fmt: skip
-    query = select(ModelVersionRow).join(
-        newest,
-        (column == newest.c.model_name) & (ModelVersionRow.version == newest.c.version),
-    )
-    return _page(session, query.order_by(column if order == "asc" else column.desc()), limit)
+
+    def rows(after: str | None) -> Select[ModelVersionRow]:
+        newest = _paged(
+            select(column, func.max(ModelVersionRow.version).label("version")).group_by(column),
+            column, after, limit + 1, order,
+        ).subquery()  # fmt: skip
+        query = select(ModelVersionRow).join(
+            newest,
+            (column == newest.c.model_name) & (ModelVersionRow.version == newest.c.version),
+        )
+        return query.order_by(column if order == "asc" else column.desc())
+
+    return _page(session, rows, after, lambda row: row.model_name, limit)
 
 
 def version_page(
@@ -171,7 +176,11 @@ def version_page(
     if after is not None and find_version(session, name, after) is None:
         return None
     query = select(ModelVersionRow).where(ModelVersionRow.model_name == name)
-    return _page(session, _paged(query, ModelVersionRow.version, after, limit + 1, order), limit)
+
+    def rows(after: int | None) -> Select[ModelVersionRow]:
+        return _paged(query, ModelVersionRow.version, after, limit + 1, order)
+
+    return _page(session, rows, after, lambda row: row.version, limit)
 
 
 def versions_of(session: Session, name: str | None = None) -> list[ModelVersion]:
@@ -251,10 +260,23 @@ def _paged(
     return query.order_by(column if order == "asc" else column.desc()).limit(limit)
 
 
-def _page(session: Session, query: Select[ModelVersionRow], limit: int) -> Page:
-    """At most ``limit`` of the rows of a query, and whether there are more, damaged ones too."""
-    rows = session.scalars(query).all()
-    return _of_rows(session, rows[:limit]), len(rows) > limit
+def _page(
+    session: Session,
+    query: Callable[[A | None], Select[ModelVersionRow]],
+    after: A | None,
+    place: Callable[[ModelVersionRow], A],
+    limit: int,
+) -> Page:
+    """Up to ``limit`` rows and whether there are more; empty only if nothing whole is left.
+
+    ``query`` finds one row more than that after one's ``place``.
+    """
+    while True:
+        rows = session.scalars(query(after)).all()
+        found, more = _of_rows(session, rows[:limit]), len(rows) > limit
+        if found or not more:
+            return found, more
+        after = place(rows[limit - 1])  # all of them are damaged
 
 
 def _versions(session: Session, query: Select[ModelVersionRow]) -> list[ModelVersion]:

@@ -5,6 +5,7 @@ Takes ids and a packed network, so the numbers are those of serving. Knows no te
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -32,11 +33,19 @@ class Inspection:
 
 
 def inspect(
-    decoder: Decoder, ids: Ids, *, layer: int, kind: Kind, units: NDArray[np.integer[Any]], top: int
-) -> Inspection:
+    decoder: Decoder,
+    ids: Ids,
+    *,
+    layer: int,
+    kind: Kind,
+    units: NDArray[np.integer[Any]],
+    top: int,
+    stopped: Callable[[], bool] = lambda: False,
+) -> Inspection | None:
     """Read ``ids`` one by one and note the state of one layer after each.
 
-    ``layer`` counts from 0; ``kind`` "cell" needs a network whose state has one.
+    ``layer`` counts from 0; ``kind`` "cell" needs a network whose state has one. None if it was
+    ``stopped`` before the end.
     """
     symbols = np.append(np.int32(BOUNDARY), ids).astype(np.int32)
     count, size = len(symbols), decoder.hidden_size
@@ -47,6 +56,8 @@ def inspect(
     logprobs = np.empty((count, top))
     goal = [symbols[:1]]  # any: only the alternatives are of interest
     for place in range(count):
+        if stopped():
+            return None
         step = [symbols[place : place + 1]]
         reading = decoder.read(step, state_BLS, [0], goal, top=top)
         values[place] = state_BLS[0, layer, columns]

@@ -26,7 +26,7 @@ NAMING: Final = {
     "pk": "pk_%(table_name)s",
 }
 
-REVISION: Final = "0005"
+REVISION: Final = "0006"
 """The newest migration; a test compares it with ``migrations/``."""
 
 NAME_LENGTH: Final = 200  # of a model's name, with all its parts

@@ -45,7 +45,11 @@ class InspectAnswer(BaseModel):
 class InspectionRenderer:
     """One inspection of a text as parts of the answer."""
 
-    def __init__(self, vocabulary: Vocabulary, text: str, seen: Inspection) -> None:
+    def __init__(
+        self, vocabulary: Vocabulary, text: str, seen: Inspection, chosen: Sequence[int]
+    ) -> None:
+        """``chosen`` are the units whose strongest places are named: all that were seen, or none."""
+        self.strongest = [_strongest(seen, *each) for each in enumerate(chosen)]
         self._vocabulary = vocabulary
         self._text = text
         self._seen = seen
@@ -60,22 +64,20 @@ class InspectionRenderer:
                 "next": list(self._next(place)),
             }
 
-    def strongest(self, units: Sequence[int]) -> list[dict[str, Any]]:
-        """The places where each unit is highest; the first of equal ones comes first."""
-        found = []
-        for column, unit in enumerate(units):
-            values = self._seen.values_TU[:, column]
-            places = np.argsort(-values, kind="stable")[:_STRONGEST]
-            shown = zip(places.tolist(), _rounded(values[places]), strict=True)
-            found.append({"unit": unit, "places": [{"position": p, "value": v} for p, v in shown]})
-        return found
-
     def _next(self, place: int) -> Iterator[dict[str, Any]]:
         both = zip(self._seen.ids_TN[place], self._seen.logprobs_TN[place], strict=True)
         for symbol, logprob in both:
             if symbol >= 0:
                 named = None if symbol == BOUNDARY else self._vocabulary.symbol(int(symbol))
                 yield {"character": named, "logprob": max(float(logprob), LEAST_LOGPROB)}
+
+
+def _strongest(seen: Inspection, column: int, unit: int) -> dict[str, Any]:
+    """The places where a unit is highest; the first of equal ones comes first."""
+    values = seen.values_TU[:, column]
+    places = np.argsort(-values, kind="stable")[:_STRONGEST]
+    shown = zip(places.tolist(), _rounded(values[places]), strict=True)
+    return {"unit": unit, "places": [{"position": p, "value": v} for p, v in shown]}
 
 
 def _rounded(values: Any) -> list[float]:

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import Annotated, Final, TypeAlias, TypeVar
+from typing import Annotated, Final, TypeAlias
 
 from fastapi import Depends, Request
 
@@ -28,14 +28,13 @@ from . import probes
 from .http.answers import AnswerRoom
 from .http.lifecycle import Lifecycle, stopping
 from .http.room import Room
+from .inspecting import Inspecting
 from .probes import Probe
 
 _BARE_STORE: Final = "bare_store"  # the store by itself
 _DESCRIBED: Final = 2
 _SAID: Final = 20
 _log = logging.getLogger(__name__)
-
-T = TypeVar("T")
 
 ModelHold: TypeAlias = Hold[ModelVersion]
 
@@ -58,7 +57,7 @@ class Backend:
         """Limits how many uploads are described at a time."""
         self.lookers = ThreadPoolExecutor(4, "looker")
         """For looks at the model store: one that hangs keeps no other request from its thread."""
-        self._inspecting = ThreadPoolExecutor(1, "inspecting")  # one core is enough for it
+        self.inspecting = Inspecting(self.settings.request_seconds)
         self._watchers = ThreadPoolExecutor(6, "watcher")
         self._probes = {
             "database": Probe(self._watchers, installation.database.ping),
@@ -79,10 +78,6 @@ class Backend:
         except InvalidArtifact as error:  # a file of ours, not the client's
             raise StorageFailed(error.message, code="damaged_model") from error
 
-    async def inspect(self, work: Callable[[], T]) -> T:
-        """The result of reading a text step by step, one text at a time."""
-        return await asyncio.get_running_loop().run_in_executor(self._inspecting, work)
-
     async def missing(self) -> dict[str, str]:
         """Which of engine, database, store and data folder are not ready to serve, and why."""
         found = {"engine": "The server is stopping."} if self.engine.draining else {}
@@ -102,7 +97,8 @@ class Backend:
     def close(self) -> None:
         """Stop loading models and looking at what they need."""
         self.loader.close()
-        for threads in (self._watchers, self.lookers, self._inspecting):
+        self.inspecting.close()
+        for threads in (self._watchers, self.lookers):
             threads.shutdown(wait=False, cancel_futures=True)
 
 

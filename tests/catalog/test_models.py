@@ -368,6 +368,10 @@ def test_a_damaged_row_ends_no_list(registry: Registry, database: Database) -> N
     assert ([each.name for each in page], more) == (["m002"], True)
     page, more = registry.version_page("m000", limit=3)
     assert ([each.version for each in page], more) == ([6, 4], True)
+    page, more = registry.version_page("m000", after="m000@6", limit=1)
+    assert ([each.version for each in page], more) == ([4], True)
+    page, more = registry.newest_page(after="m000", limit=1)
+    assert ([each.name for each in page], more) == (["m002"], True)
 
 
 def test_a_row_that_is_not_json_is_passed_over(

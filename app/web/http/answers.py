@@ -51,7 +51,10 @@ _RETRY_SECONDS: Final = 1.0
 
 @dataclass(frozen=True)
 class Many:
-    """A list of an answer that is made while it is written, ``at_once`` entries at a time."""
+    """A list of an answer that is made while it is written, ``at_once`` entries at a time.
+
+    It stands in a dict or in another one, never in a plain list.
+    """
 
     items: Iterable[Any]
     at_once: int = _CHUNK
@@ -112,13 +115,16 @@ async def json_answer(
 
 
 def _encoded(build: Callable[[], dict[str, Any]]) -> bytes:
-    return to_json(build(), default=_listed)
+    return to_json(_whole(build()))
 
 
-def _listed(many: Any) -> list[Any]:
-    if isinstance(many, Many):
-        return list(many.items)
-    raise TypeError(type(many).__name__)
+def _whole(value: Any) -> Any:
+    """The value with a list for each ``Many``."""
+    if isinstance(value, Many):
+        return [_whole(each) for each in value.items]
+    if isinstance(value, dict):
+        return {key: _whole(each) for key, each in value.items()}
+    return value
 
 
 async def render(work: Callable[[], T]) -> T:

@@ -90,6 +90,7 @@ class Door:
         self._silent: dict[str, OrderedDict[Guest, float]] = {}  # oldest first, with its start
         self._idle: OrderedDict[Guest, None] = OrderedDict()  # longest idle first
         self._inside: set[Guest] = set()
+        self._search_at = -math.inf
         self._dropped = self._refused = 0
         self._logged = -math.inf
 
@@ -143,13 +144,21 @@ class Door:
         oldest = next((each for each in crowd if each is not newcomer), None)
         if oldest is not None and self._clock() - crowd[oldest] > _SILENT_SECONDS:
             return oldest
-        return next(iter(self._idle), oldest) or self._one_that_stands_still()
+        return next(iter(self._idle), None) or self._one_that_stands_still() or oldest
 
     def _one_that_stands_still(self) -> Guest | None:
-        """The connection whose body has been awaited for the longest time."""
+        """The connection whose body has been awaited for the longest time.
+
+        A search goes through all of them; after one in vain there is none for a second.
+        """
+        if self._clock() < self._search_at:
+            return None
         waiting = [(at, each) for each in self._inside if (at := each.waiting_since) is not None]
         since, guest = min(waiting, key=lambda each: each[0], default=(math.inf, None))
-        return guest if self._clock() - since >= _BODY_SECONDS else None
+        if self._clock() - since >= _BODY_SECONDS:
+            return guest
+        self._search_at = self._clock() + _SILENT_SECONDS
+        return None
 
     def _drop(self, guest: Guest) -> None:
         self._dropped += 1

@@ -58,10 +58,13 @@ def serve(settings: Settings, application: str, *, reload: bool = False) -> None
         uvicorn.run(**_as_arguments(config))
         return
     sys.setswitchinterval(_SWITCH_SECONDS)
-    gc.disable()  # until the start is over, see ``_settle``
     with _listen(settings, backlog) as listening:
         server = _Server(config, settings.drain_seconds)
-        server.run(sockets=[listening, *(listening.dup() for _ in range(_LISTENERS - 1))])
+        gc.disable()  # until the start is over, see ``_settle``
+        try:
+            server.run(sockets=[listening, *(listening.dup() for _ in range(_LISTENERS - 1))])
+        finally:
+            gc.enable()
     if server.failure is not None:
         raise server.failure
 

@@ -13,14 +13,14 @@ from contextlib import suppress
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Header, Query, Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
 from ...errors import CharloomError, InvalidInput
 from ...rendering.ids import bare_id
 from ...rendering.jobs import EventList, event_object, job_object, state_object
 from ...rendering.lists import listed
 from ..dependencies import Backend, ServedBy
-from ..http.json_text import to_json
+from ..http.json_text import JsonAnswer, to_json
 from ..http.lifecycle import Lifecycle, stopping
 from ..http.pages import Limit
 from ..http.problems import error_object, request_id
@@ -60,7 +60,7 @@ async def events(
     if STREAM not in request.headers.get("accept", ""):
         found = await asyncio.to_thread(served.jobs.events, bare, after=after or 0, limit=limit + 1)
         rows = [event_object(event) for event in found[:limit]]
-        return JSONResponse(listed(rows, has_more=len(found) > limit))
+        return JsonAnswer(listed(rows, has_more=len(found) > limit))
     cursor = _cursor(last_event_id) if last_event_id else after or 0
     await asyncio.to_thread(served.jobs.get, bare)  # an unknown job is a 404, not a stream
     stream = _stream(served, request.app.state.lifecycle, bare, cursor, request_id(request.scope))

@@ -8,10 +8,11 @@ from typing import Final
 
 from fastapi import APIRouter, Request
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
-from starlette.responses import FileResponse, JSONResponse, Response
+from starlette.responses import FileResponse, Response
 
 from ...errors import CharloomError, NotFound
 from ..dependencies import ServedBy
+from ..http.json_text import JsonAnswer
 from ..http.problems import retry_headers
 
 router = APIRouter(tags=["health"])
@@ -29,7 +30,7 @@ _POLICY: Final = {
 
 @router.get("/livez", summary="Check that the event loop answers")
 async def livez() -> Response:
-    return JSONResponse({"status": "ok"})
+    return JsonAnswer({"status": "ok"})
 
 
 @router.get("/readyz", summary="Check that requests are served")
@@ -40,12 +41,12 @@ async def readyz(request: Request) -> Response:
         name = "startup" if refusal.code == "starting" else "engine"
         body = {"status": "unavailable", "missing": [name], "reasons": {name: refusal.message}}
         body |= {"code": refusal.code, "message": refusal.message}
-        return JSONResponse(body, 503, retry_headers(refusal))
+        return JsonAnswer(body, 503, retry_headers(refusal))
     missing = await request.app.state.backend.missing()
     if missing:
         told = {"status": "unavailable", "missing": list(missing), "reasons": missing}
-        return JSONResponse(told, 503)
-    return JSONResponse({"status": "ok", "missing": []})
+        return JsonAnswer(told, 503)
+    return JsonAnswer({"status": "ok", "missing": []})
 
 
 @router.get("/metrics", summary="Metrics for Prometheus")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from concurrent.futures import CancelledError
 from functools import partial
 from typing import Annotated, Final
 
 import numpy as np
-from fastapi import APIRouter
+from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from ...charlm.inspection import inspect
@@ -30,7 +32,9 @@ _AT_ONCE: Final = 16  # positions
     summary="Look inside a network",
 )
 async def look_inside(
-    served: ServedBy, body: Annotated[InspectRequest, json_body(InspectRequest)]
+    request: Request,
+    served: ServedBy,
+    body: Annotated[InspectRequest, json_body(InspectRequest)],
 ) -> Response:
     """The activations of one layer after each character, and what the network expects next."""
     with await served.hold(body.model) as held:
@@ -38,12 +42,9 @@ async def look_inside(
         units = _checked_units(body, held)
         numbers = (len(body.input) + 1) * (len(units) + _NEXT)
         with served.answers.reserve(numbers, "input") as reservation:
-            work = partial(
-                inspect, held.network.decoder, held.vocabulary.encode(body.input),
-                layer=layer, kind=body.kind, units=np.array(units, dtype=np.int64), top=_NEXT,
-            )  # fmt: skip
-            seen = await served.inspect(work)
-            made = InspectionRenderer(held.vocabulary, body.input, seen)
+            made = await served.inspecting.run(
+                request.receive, partial(_inspected, body, held, layer, units)
+            )
             return await json_answer(
                 lambda: {
                     "object": "inspection",
@@ -52,12 +53,34 @@ async def look_inside(
                     "kind": body.kind,
                     "units": units,
                     "positions": Many(made.positions(), _AT_ONCE),
-                    "strongest": made.strongest(body.units or []),
+                    "strongest": made.strongest,
                 },
                 numbers,
                 numbers,
                 reservation.handed_on(),
             )
+
+
+def _inspected(
+    body: InspectRequest,
+    held: ModelHold,
+    layer: int,
+    units: list[int],
+    stopped: Callable[[], bool],
+) -> InspectionRenderer:
+    """Read the text and find the strongest places; takes up to a second."""
+    seen = inspect(
+        held.network.decoder,
+        held.vocabulary.encode(body.input),
+        layer=layer,
+        kind=body.kind,
+        units=np.array(units, dtype=np.int64),
+        top=_NEXT,
+        stopped=stopped,
+    )
+    if seen is None:
+        raise CancelledError  # nobody waits for it any more
+    return InspectionRenderer(held.vocabulary, body.input, seen, body.units or [])
 
 
 def _checked_layer(body: InspectRequest, held: ModelHold) -> int:
@@ -81,6 +104,8 @@ def _checked_units(body: InspectRequest, held: ModelHold) -> list[int]:
             code="unsupported",
         )
     units = list(range(network.hidden_size)) if body.units is None else body.units
+    if len(set(units)) < len(units):
+        raise InvalidInput("units must name each unit once.", param="units", code="invalid_value")
     if units and max(units) >= network.hidden_size:
         raise InvalidInput(
             f"units must be at most {network.hidden_size - 1}: a layer has "

@@ -81,13 +81,17 @@ def test_small_and_large_answers_are_the_same_json(count: int) -> None:
     room = AnswerRoom(256 << 20)
 
     def build() -> dict[str, Any]:
-        return {"data": Many(({"n": n, "few": [], "ü": "ü"} for n in range(count)), 1)}
+        items = ({"n": n, "few": Many([n, n]), "none": [], "ü": "ü"} for n in range(count))
+        return {"data": Many(items, 1)}
 
     async def made() -> bytes:
         return (await sent(await json_answer(build, count, count, reserved(room, count))))[0]
 
     body = asyncio.run(made())
-    assert json.loads(body)["data"] == [{"n": n, "few": [], "ü": "ü"} for n in range(count)]
+    assert json.loads(body)["data"] == [
+        {"n": n, "few": [n, n], "none": [], "ü": "ü"} for n in range(count)
+    ]
+    assert "ü".encode() in body
     assert reserved(room, MOST_NUMBERS)  # all of the memory is free again
 
 

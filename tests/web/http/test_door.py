@@ -178,6 +178,20 @@ def test_a_body_that_stands_still_loses_its_place_when_all_others_are_busy() -> 
     clock.now = 11.0
     assert door.enter(Caller("b")) is True
     assert [each.dropped for each in busy] == [False, False, True, False]
+    door.enter(Caller("c"))  # the one before has not spoken yet, but has only just come
+    assert [each.dropped for each in busy] == [False, False, True, False]
+
+
+def test_who_stands_still_goes_before_who_has_just_come() -> None:
+    clock = Clock(100.0)
+    door = Door(most=3, clock=clock)
+    busy = entered(door, 3)
+    for each in busy:
+        door.spoke(each)
+        each.waiting_since = 1.0
+    newcomers = entered(door, 3, "b")
+    assert all(each.dropped for each in busy)
+    assert not any(each.dropped for each in newcomers)
 
 
 @pytest.mark.parametrize(

@@ -74,6 +74,7 @@ def test_unknown_characters_and_no_text(client: TestClient) -> None:
         ({"units": [16]}, 400, "units"),
         ({"units": [-1]}, 400, "units"),
         ({"units": ["1"]}, 400, "units"),
+        ({"units": [3, 3]}, 400, "units"),
         ({"kind": "gate"}, 400, "kind"),
         ({"input": "a" * 4001}, 400, "input"),
         ({"input": None}, 400, "input"),
