@@ -48,7 +48,7 @@ class InspectionRenderer:
     def __init__(
         self, vocabulary: Vocabulary, text: str, seen: Inspection, chosen: Sequence[int]
     ) -> None:
-        """``chosen`` are the units whose strongest places are named: all that were seen, or none."""
+        """``chosen``: the units whose strongest places are named; all that were seen or none."""
         self.strongest = [_strongest(seen, *each) for each in enumerate(chosen)]
         self._vocabulary = vocabulary
         self._text = text
