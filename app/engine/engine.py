@@ -13,7 +13,7 @@ a request before allocating anything. While nothing else is served it also does 
 short tick itself, because waking a thread takes longer than a character.
 
 A request whose reader is behind pauses: its rows are kept but do not advance. If others wait
-for rows, it is ended after ``_PAUSE_SECONDS``.
+for rows, or for the memory of its network (``press``), it is ended after ``_PAUSE_SECONDS``.
 
 Two locks, never the other way round: ``_ticking`` is held for a whole tick and guards what
 ticks alone change (lanes' rows, the state cache); ``_lock`` is held for moments and guards
@@ -26,6 +26,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable, Hashable
@@ -57,6 +58,7 @@ _FIRST_TICK_SYMBOLS = 8192
 _ADMISSION_SHARE = 0.5  # of a tick
 _RESTART_SECONDS = 5.0  # after which a server that shuts down may be back
 _PAUSE_SECONDS = 10.0  # a reader may stay behind for this long while others wait for rows
+_PRESS_SECONDS = 2.0  # for so long somebody still wants the memory that was refused
 _LOOK_SECONDS = 0.1  # between looks at deadlines while every request pauses
 
 
@@ -88,6 +90,7 @@ class Engine:
         self._bridges: WeakKeyDictionary[asyncio.AbstractEventLoop, Bridge] = WeakKeyDictionary()
         self._lanes: dict[Hashable, Lane] = {}  # changed by ticks only, which read it without
         self._news = False  # whether to tick although every request paused
+        self._pressed_until = -math.inf
         # Set once, under ``_lock``; read without.
         self._draining = self._stopping = False
         self._thread: threading.Thread | None = None  # start and close are called by one thread
@@ -151,6 +154,12 @@ class Engine:
                 self._notify()
 
         return cancel
+
+    def press(self) -> None:
+        """Somebody was refused memory for a network: paused requests must not keep theirs."""
+        with self._lock:
+            self._pressed_until = self._clock() + _PRESS_SECONDS
+            self._notify()
 
     def forget(self, key: Hashable) -> None:
         """Drop the rows and cached states of an unloaded network at the next tick."""
@@ -320,7 +329,7 @@ class Engine:
         now = self._clock()
         with self._lock:
             opened = list(self._open)
-            crowded = self._scheduler.crowded
+            crowded = self._scheduler.crowded or now < self._pressed_until
             forgotten, self._forgotten = self._forgotten, []
         for submission in opened:
             submission.note_reader(now)

@@ -167,7 +167,11 @@ class Hold(Generic[V]):
 
 
 class Resident(Generic[V]):
-    """Loaded models within ``limit_bytes``; ``on_unload`` gets the key of each dropped model."""
+    """Loaded models within ``limit_bytes``.
+
+    ``on_unload`` gets the key of each dropped model; ``on_full`` is called when one is refused
+    because others are held.
+    """
 
     def __init__(
         self,
@@ -175,11 +179,13 @@ class Resident(Generic[V]):
         *,
         limit_bytes: int = 2 << 30,
         on_unload: Callable[[Hashable], None] = lambda _: None,
+        on_full: Callable[[], None] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._source = source
         self._limit = limit_bytes
         self._on_unload = on_unload
+        self._on_full = on_full
         self._clock = clock
         self._lock = OwnedLock()
         self._places: OrderedDict[str, _Place] = OrderedDict()
@@ -303,6 +309,7 @@ class Resident(Generic[V]):
         for key in dropped:
             self._on_unload(key)
         if not fits:
+            self._on_full()
             raise Overloaded(
                 "all memory for models is in use by other requests; try again later.",
                 retry_after_seconds=_RETRY_SECONDS,

@@ -44,6 +44,7 @@ _MOST_ID: Final = 2**31 - 1
 _PROMPTS: Final = "a string, a list of strings, a list of symbol ids or a list of such lists"
 
 
+UnitNumber = Annotated[int, Field(ge=0)]
 SymbolId = Annotated[int, Field(ge=0, le=_MOST_ID)]
 
 
@@ -237,8 +238,8 @@ class InspectRequest(Body):
     input: str = Field(max_length=MOST_INSPECTED)
     layer: int | None = Field(None, ge=0, description="Counted from 0; the last one by default.")
     kind: Kind = Field("hidden", description="The hidden state, or an LSTM's cell state.")
-    units: Annotated[list[Annotated[int, Field(ge=0)]], FailFast(), at_most(MOST_UNITS)] | None = (
-        Field(None, description=f"Up to {MOST_UNITS} units, counted from 0; all by default.")
+    units: Annotated[list[UnitNumber], FailFast(), at_most(MOST_UNITS)] = Field(
+        [], description=f"Up to {MOST_UNITS} units, counted from 0; all if left out or empty."
     )
 
 

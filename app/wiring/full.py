@@ -92,7 +92,12 @@ class FullInstallation(Installation):
     def resident(self) -> Resident[ModelVersion]:
         """The loaded model versions."""
         limit = self.settings.model_memory_mb * _MIB
-        return Resident(self.registry, limit_bytes=limit, on_unload=self.engine.forget)
+        return Resident(
+            self.registry,
+            limit_bytes=limit,
+            on_unload=self.engine.forget,
+            on_full=self.engine.press,
+        )
 
     @cached_property
     def jobs(self) -> Jobs:

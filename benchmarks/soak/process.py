@@ -124,6 +124,12 @@ class Server:
             for life in self.lives
         )
 
+    def phase(self, moment: float) -> str:
+        """What the server was doing at this moment."""
+        if self.away(moment):
+            return "starting"
+        return "ending" if self.ending(moment) else "serving"
+
     def tracebacks(self) -> list[str]:
         """What each kind of traceback in the logs ends with, and how many there are."""
         ends = Counter(

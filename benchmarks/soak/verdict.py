@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ from benchmarks.soak.tally import CUT, REFUSED, RESET, TIMEOUT, Tally
 _PAGE: Final = Path(__file__).parents[2] / "docs" / "http.md"
 _SLOWEST: Final = 100.0  # milliseconds
 _END_SECONDS: Final = 30.0  # 20 s for requests in progress, and what follows
-_LONG_ENOUGH: Final = 120.0  # seconds of a process whose flatness can be judged
+_LONG_ENOUGH: Final = 300.0  # seconds of a process whose flatness can be judged
 _ENDED: Final = (0, -15, 143)
 _SHOWN: Final = 8
 _MEGABYTES: Final = ("complete large", "score")
@@ -79,12 +80,14 @@ def _livez(run: Run) -> Criterion:
     wrong = [each for each in asked if each.said != "200"]
     times = [each.milliseconds for each in asked]
     said = ", ".join(sorted({each.said for each in wrong})) or "none"
+    phases = Counter(run.server.phase(each.moment) for each in slow)
+    when = "".join(f", {count} while {phase}" for phase, count in sorted(phases.items()))
     late = max((each.late for each in run.probes), default=0.0)
     seen = (
         f"{len(asked):,} probes, p50 {quantile(times, 0.5):.1f} ms, "
         f"p99 {quantile(times, 0.99):.1f} ms, slowest {max(times, default=0):.0f} ms; "
-        f"{len(slow)} slower; {len(wrong)} not 200 ({said}); the prober itself was late by at most "
-        f"{late:.0f} ms"
+        f"{len(slow)} slower{when}; {len(wrong)} not 200 ({said}); the prober itself was late by "
+        f"at most {late:.0f} ms"
     )
     return Criterion(f"/livez within {_SLOWEST:.0f} ms", bool(asked) and not (slow or wrong), seen)
 

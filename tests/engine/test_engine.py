@@ -584,6 +584,23 @@ def test_a_paused_request_is_ended_when_others_wait_for_its_rows() -> None:
     assert other.whole[0].finish is FinishReason.LENGTH
 
 
+def test_a_paused_request_is_ended_when_its_memory_is_wanted() -> None:
+    now = [0.0]
+    engine = Engine(Limits(rows=4), clock=lambda: now[0])
+    behind = Reader(full=True)
+    engine.submit_to(behind, Request((ids(2, 3),), max_symbols=5, boundary=False), NETWORKS[0])
+    assert engine.tick()
+    now[0] = 8.0
+    engine.press()  # it has paused for 8 s only, and nobody presses again
+    for moment in (9.0, 11.0, 60.0):
+        now[0] = moment
+        assert engine.tick()
+    engine.press()
+    assert not engine.tick()
+    assert isinstance(behind.error, Overloaded)
+    assert behind.error.code == "reader_too_slow"
+
+
 def test_what_waits_for_a_reader_is_bounded_and_the_engine_sleeps_meanwhile() -> None:
     async def run() -> None:
         engine = Engine(Limits(rows=8))

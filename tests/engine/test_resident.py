@@ -96,9 +96,11 @@ def test_the_least_recently_used_idle_model_makes_room() -> None:
 
 
 def test_when_all_is_in_use_the_answer_is_overloaded() -> None:
-    resident = Resident(Shelf(), limit_bytes=size_of_one())
+    refused: list[bool] = []
+    resident = Resident(Shelf(), limit_bytes=size_of_one(), on_full=lambda: refused.append(True))
     with resident.acquire("a"), pytest.raises(Overloaded):
         resident.acquire("b")
+    assert refused == [True]
     resident.acquire("b").release()
     assert digests(resident) == ["b" * 64]
 

@@ -80,7 +80,7 @@ def _inspected(
     )
     if seen is None:
         raise CancelledError  # nobody waits for it any more
-    return InspectionRenderer(held.vocabulary, body.input, seen, body.units or [])
+    return InspectionRenderer(held.vocabulary, body.input, seen, body.units)
 
 
 def _checked_layer(body: InspectRequest, held: ModelHold) -> int:
@@ -103,10 +103,10 @@ def _checked_units(body: InspectRequest, held: ModelHold) -> list[int]:
             param="kind",
             code="unsupported",
         )
-    units = list(range(network.hidden_size)) if body.units is None else body.units
+    units = body.units or list(range(network.hidden_size))
     if len(set(units)) < len(units):
         raise InvalidInput("units must name each unit once.", param="units", code="invalid_value")
-    if units and max(units) >= network.hidden_size:
+    if max(units) >= network.hidden_size:
         raise InvalidInput(
             f"units must be at most {network.hidden_size - 1}: a layer has "
             f"{network.hidden_size}, counted from 0.",
