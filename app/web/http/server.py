@@ -60,11 +60,7 @@ def serve(settings: Settings, application: str, *, reload: bool = False) -> None
     sys.setswitchinterval(_SWITCH_SECONDS)
     with _listen(settings, backlog) as listening:
         server = _Server(config, settings.drain_seconds)
-        gc.disable()  # until the start is over, see ``_settle``
-        try:
-            server.run(sockets=[listening, *(listening.dup() for _ in range(_LISTENERS - 1))])
-        finally:
-            gc.enable()
+        server.run(sockets=[listening, *(listening.dup() for _ in range(_LISTENERS - 1))])
     if server.failure is not None:
         raise server.failure
 
@@ -188,9 +184,9 @@ def _settle() -> None:
     of a thousand waiting requests. A large answer has so many small objects that Python's own
     thresholds led to one each second.
     """
+    gc.collect()
     gc.freeze()
     gc.set_threshold(*_GC_THRESHOLDS)
-    gc.enable()
 
 
 async def _until(condition: Callable[[], bool], seconds: float) -> None:
