@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
 from ..catalog.model_rows import ModelVersion, Status
-from ..charlm.scoring import Calibration
 from .lists import ListAnswer
 
 
@@ -72,10 +72,10 @@ def version_object(version: ModelVersion) -> dict[str, Any]:
     return {**model_object(version), "id": version.id, "aliases": aliases}
 
 
-def calibration_object(model: str, calibration: Calibration | None) -> dict[str, Any]:
+def calibration_object(model: str, quantiles: Sequence[float] | None) -> dict[str, Any]:
     """The held-out distribution that percentiles are taken from."""
-    quantiles = None if calibration is None else list(calibration.quantiles)
-    return {"object": "calibration", "model": model, "quantiles": quantiles}
+    shown = None if quantiles is None else list(quantiles)
+    return {"object": "calibration", "model": model, "quantiles": shown}
 
 
 def alias_object(name: str, alias: str, version: int, *, deleted: bool = False) -> dict[str, Any]:

@@ -65,3 +65,11 @@ def test_no_texts_are_encoded_as_none() -> None:
 def test_each_id_has_its_text() -> None:
     vocabulary = Vocabulary("ab")
     assert vocabulary.decode_each(range(len(vocabulary))) == ["", "", "a", "b"]
+
+
+def test_only_the_first_unknown_characters_of_a_long_text_are_looked_for() -> None:
+    vocabulary = Vocabulary("abc")
+    text = "abc" * 30_000 + "xyx" + "c" * 70_000 + "zw"
+    assert vocabulary.unknown_characters(text) == "xyzw"
+    assert vocabulary.unknown_characters(text, 3) == "xyz"
+    assert vocabulary.unknown_characters(text, 2) == "xy"

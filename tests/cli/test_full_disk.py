@@ -135,7 +135,7 @@ def test_training_without_a_scratch_folder_says_so_in_one_line(here: Path, words
                 CHARLOOM_DATABASE_URL=f"sqlite:///{here}/charloom.sqlite3",
             )
         )
-    assert "A temporary file cannot be stored or read" in said
+    assert "The data folder is gone, or could not be created" in said
     assert not (here / "models").exists()
 
 

@@ -124,7 +124,8 @@ async def download(request: Request, served: ServedBy, model: str) -> Response:
 async def show_calibration(served: ServedBy, model: str) -> Response:
     """The distribution that a score's percentile is taken from, for a histogram or a threshold."""
     with await served.hold(model) as held:
-        return JsonAnswer(calibration_object(held.version.id, held.calibration))
+        quantiles = None if held.calibration is None else held.calibration.quantiles
+        return JsonAnswer(calibration_object(held.version.id, quantiles))
 
 
 @router.put(
