@@ -207,7 +207,8 @@ class Attempt:
     def _show(self, step: int, trainer: Trainer, recorder: Recorder) -> float:
         """Record what the network writes now; returns when the next may be taken.
 
-        Never raises: a sample must not end a training, nor all of them take over 5 % of its time.
+        Never raises: a sample must not end a training. After the first, which compiles, they
+        take at most 5 % of its time.
         """
         began = time.monotonic()
         try:

@@ -9,8 +9,8 @@ import numpy as np
 from pydantic import BaseModel, Field
 
 from ..charlm.inspection import Inspection, Kind
-from ..charlm.vocabulary import BOUNDARY, Vocabulary
-from .scores import LEAST_LOGPROB, Alternative
+from ..charlm.vocabulary import Vocabulary
+from .scores import Alternative, alternatives, shown_names
 
 _DIGITS: Final = 3
 _STRONGEST: Final = 10
@@ -50,7 +50,7 @@ class InspectionRenderer:
     ) -> None:
         """``chosen``: the units whose strongest places are named; all that were seen or none."""
         self.strongest = [_strongest(seen, *each) for each in enumerate(chosen)]
-        self._vocabulary = vocabulary
+        self._names = shown_names(vocabulary)
         self._text = text
         self._seen = seen
 
@@ -61,15 +61,12 @@ class InspectionRenderer:
             yield {
                 "character": character,
                 "activations": _rounded(seen.values_TU[place]),
-                "next": list(self._next(place)),
+                "next": alternatives(self._names, self._next(place)),
             }
 
-    def _next(self, place: int) -> Iterator[dict[str, Any]]:
-        both = zip(self._seen.ids_TN[place], self._seen.logprobs_TN[place], strict=True)
-        for symbol, logprob in both:
-            if symbol >= 0:
-                named = None if symbol == BOUNDARY else self._vocabulary.symbol(int(symbol))
-                yield {"character": named, "logprob": max(float(logprob), LEAST_LOGPROB)}
+    def _next(self, place: int) -> Iterator[tuple[int, float]]:
+        ids, logprobs = self._seen.ids_TN[place].tolist(), self._seen.logprobs_TN[place].tolist()
+        return (each for each in zip(ids, logprobs, strict=True) if each[0] >= 0)
 
 
 def _strongest(seen: Inspection, column: int, unit: int) -> dict[str, Any]:

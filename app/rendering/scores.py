@@ -5,7 +5,8 @@ Takes a text and the network's scores of its symbols. Knows no engine and no HTT
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
 from itertools import chain, repeat
 from typing import Any, Final, Literal
 
@@ -84,8 +85,10 @@ class ScoreRenderer:
         self._vocabulary = vocabulary
         self._calibration = calibration
         self._details = details
-        self._names: list[str | None] = list(vocabulary.names)
-        self._names[BOUNDARY] = None  # it is not a character
+
+    @cached_property
+    def _names(self) -> list[str | None]:
+        return shown_names(self._vocabulary)
 
     def score_object(
         self, index: int, text: str, score: Score, tops: Sequence[Top] | None = None
@@ -126,20 +129,31 @@ class ScoreRenderer:
         """The score of each character, one after the other."""
         shown = chain(text, (None,))  # the closing boundary is not a character
         each_top = iter(tops) if tops else repeat(())
-        names, least = self._names, LEAST_LOGPROB
         both = zip(score.logprobs, score.ranks, shown, each_top, strict=False)
         for logprob, rank, character, top in both:
-            # Written out: with 20 alternatives this is most of the work of an answer.
-            alternatives = [
-                {"character": names[symbol], "logprob": value if value > least else least}
-                for symbol, value in top
-            ]
             yield {
                 "character": character,
-                "logprob": max(float(logprob), least),
+                "logprob": max(float(logprob), LEAST_LOGPROB),
                 "rank": int(rank),
-                "top": alternatives,
+                "top": alternatives(self._names, top),
             }
+
+
+def shown_names(vocabulary: Vocabulary) -> list[str | None]:
+    """What answers call each symbol: the boundary is not a character, so it is None."""
+    names: list[str | None] = list(vocabulary.names)
+    names[BOUNDARY] = None
+    return names
+
+
+def alternatives(names: Sequence[str | None], top: Iterable[tuple[int, float]]) -> list[Any]:
+    """An object for each of the likeliest symbols at one position."""
+    # Without calls: with 20 alternatives this is most of the work of an answer.
+    least = LEAST_LOGPROB
+    return [
+        {"character": names[symbol], "logprob": value if value > least else least}
+        for symbol, value in top
+    ]
 
 
 def score_usage(texts: Sequence[str]) -> dict[str, int]:
